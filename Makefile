@@ -1,0 +1,43 @@
+# make demo   all three stages on the emoji recipe, and the table of what came out
+# make test   lint, types and every test
+# Both create .venv and install into it first; once that is done, it takes no time.
+
+# The first of these that is Python 3.11 to 3.13 and can make a virtual environment.
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell \
+	$(name) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	>/dev/null 2>&1 && echo $(name))))
+BIN := .venv/bin
+
+.PHONY: install demo test lint format clean constraints
+
+install: $(BIN)/python
+	@$(BIN)/python -m cluster.setup.install
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Caliber needs Python 3.11, 3.12 or 3.13 with venv: install one," \
+		"or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+demo: install
+	$(BIN)/caliber pipeline configs/emoji/demo.yaml
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Exact versions of what .venv holds now. Left out: what differs between CPU and GPU builds.
+constraints: install
+	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' \
+		| grep -vE '^(torchaudio|torchcodec|triton)=='; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,83 @@
+"""`caliber check`: what a recipe comes to, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from configs.derive import Derived, derive, problems
+from configs.fields import describe
+from configs.schema import Recipe
+from rewards.mixing import safety
+
+_GIB = 2**30
+
+
+def describe_fields() -> str:
+    """Every setting: key, type, default, meaning."""
+    return "\n".join(
+        f"{found.path}: {found.type}{'' if found.default is None else f' = {found.default}'}\n    {found.help}"
+        for found in describe(Recipe)
+    )
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Derived numbers, the reward mix and whether it is safe, and what cannot work."""
+    derived = derive(recipe)
+    return "\n".join(
+        [
+            *_sizes(recipe, derived),
+            *_memory(derived),
+            *_mix(recipe),
+            *(f"PROBLEM  {p}" for p in problems(recipe)),
+        ]
+    )
+
+
+def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
+    rl, learner, engine = recipe.rl, recipe.learner, recipe.engine
+    yield f"recipe {recipe.name}, output {recipe.output}"
+    yield (
+        f"stage 1  {recipe.stage1.steps} steps of {recipe.stage1.rows_per_step} rows, "
+        f"{derived.stage1_rows_per_rank} a rank"
+    )
+    yield (
+        f"stage 2  {recipe.stage2.steps} steps of {recipe.stage2.rows_per_step} rows, "
+        f"{derived.stage2_rows_per_rank} a rank, confidences by {recipe.seeding.source}"
+    )
+    yield (
+        f"stage 3  {rl.steps} steps of {rl.prompts_per_step} prompts x {rl.samples_per_prompt} samples = "
+        f"{derived.trajectories_per_step} trajectories, at most {derived.tokens_per_step_at_most} tokens"
+    )
+    yield (
+        f"         at most {derived.groups_in_flight_at_most} groups in flight (policy lag {rl.max_policy_lag}), "
+        f"{derived.sequences_per_worker_at_most} sequences a worker, {derived.queued_per_worker_at_most} of them queued"
+    )
+    yield (
+        f"learner  {learner.ranks} ranks, ZeRO {learner.zero_stage}, {learner.precision}, "
+        f"at most {derived.micro_batches_per_rank_at_most} micro-batches a step and rank"
+    )
+    yield f"rollout  {engine.workers} workers, {engine.precision}, tensor parallel {engine.tensor_parallel}"
+    yield f"Ray      {derived.ray_cpus:g} CPUs and {derived.ray_gpus:g} GPUs for stage 3"
+
+
+def _memory(derived: Derived) -> Iterator[str]:
+    if derived.memory is None or derived.parameters is None:
+        yield "memory   not estimated: the model's size is not in the recipe"
+        return
+    memory = derived.memory
+    cache = "what is left" if memory.engine_kv_cache is None else f"{memory.engine_kv_cache / _GIB:.2f} GiB"
+    yield (
+        f"memory   {derived.parameters / 1e6:.1f}M parameters: {memory.rank / _GIB:.2f} GiB a rank, activations apart, "
+        f"{memory.engine_weights / _GIB:.2f} GiB of weights and {cache} of keys and values an engine"
+    )
+
+
+def _mix(recipe: Recipe) -> Iterator[str]:
+    rewards = recipe.rewards
+    weights = ", ".join(f"{weight:g} x {name}" for name, weight in rewards.weights.model_dump().items())
+    against = f"answers against the {rewards.correctness}"
+    yield f"rewards  {weights}; {rewards.scoring_rule} score, credit {rewards.credit}, {against}"
+    findings = safety(rewards)
+    yield from (f"         {finding.severity}: {finding.message}" for finding in findings)
+    if not findings:
+        yield "         safe: no response gains by being wrong on purpose, none by being malformed"

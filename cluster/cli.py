@@ -1,0 +1,228 @@
+"""The command line: `caliber COMMAND RECIPE [key.path=value …]`.
+
+Commands import what they need when they run, so that `--help` and `check` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cluster.quiet import ENVIRONMENT
+from configs.load import RecipeError, load_recipe
+from configs.schema import Recipe, Response
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTION = """\
+Train a vision-language model to say how sure it is, and to be right about it.
+
+  stage 1  caliber sft RECIPE --stage 1   reasoning and answer
+  stage 2  caliber sft RECIPE --stage 2   the same with a confidence
+  stage 3  caliber rl RECIPE              reinforcement learning: the confidence becomes calibrated
+
+`caliber pipeline RECIPE` does all three. Every command takes overrides of the recipe's settings,
+such as rl.samples_per_prompt=16; `caliber check RECIPE --fields` lists them all.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Mistakes in the input are told in a line or a few, not as a trace."""
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except (RecipeError, ValueError, FileNotFoundError, FileExistsError) as error:
+        if options.trace:
+            raise
+        print(f"caliber {options.command}: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="caliber", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = _command(commands, "check", _check, "print what a recipe comes to, and start nothing")
+    _takes_recipe(check)
+    check.add_argument("--fields", action="store_true", help="list every setting with its default and meaning")
+
+    data = _command(commands, "data", _data, "build the emoji set that the demo learns from")
+    data.add_argument("set", choices=["emoji"], help="which set")
+    data.add_argument("out", type=Path, help="folder to write, which must not exist")
+    data.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="settings of the set, such as sft_emoji=30 or seed=1",
+    )
+
+    sft = _command(commands, "sft", _sft, "stage 1 or stage 2: supervised fine-tuning")
+    _takes_recipe(sft)
+    sft.add_argument("--stage", type=int, choices=[1, 2], required=True, help="which of the two")
+
+    rl = _command(commands, "rl", _rl, "stage 3: asynchronous reinforcement learning from stage 2's model")
+    _takes_recipe(rl)
+
+    evaluate = _command(commands, "eval", _eval, "generate with vLLM; write predictions.jsonl and metrics.json")
+    evaluate.add_argument("model", help="Hugging Face directory")
+    evaluate.add_argument("data", type=Path, help="JSONL file of prompts with references")
+    _takes_recipe(evaluate)
+    evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder to write (default: %(default)s)")
+    evaluate.add_argument("--temperature", type=float, help="instead of the recipe's; 0 is greedy")
+    _takes_unconfident(evaluate)
+
+    score = _command(commands, "score", _score, "metrics of responses that exist already (VECBench's rows too)")
+    score.add_argument("predictions", type=Path, help="JSONL rows of response, candidates, ground_truth or counts")
+    score.add_argument("--out", type=Path, help="write the metrics as JSON")
+    score.add_argument("--draws", type=int, default=1, help="annotators drawn for each response with counts")
+    score.add_argument("--bins", type=int, default=10, help="bins of the calibration errors")
+    score.add_argument("--seed", type=int, default=0, help="seed of the drawn annotators")
+    score.add_argument(
+        "--elements",
+        nargs="*",
+        default=list(Response().reasoning_elements),
+        help="tags the reasoning must hold",
+    )
+    _takes_unconfident(score)
+
+    pipeline = _command(commands, "pipeline", _pipeline, "all three stages, each evaluated; goes on where it stopped")
+    _takes_recipe(pipeline)
+
+    _command(commands, "doctor", _doctor, "check the installation, and say how to mend what is wrong")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("--trace", action="store_true", help="show the Python trace of an error")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _takes_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
+
+
+def _takes_unconfident(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--without-confidence", action="store_true", help="responses need not state one (a stage-1 model's)"
+    )
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe, refused where it cannot work or where its reward mix can be gamed."""
+    from configs.derive import problems
+    from rewards.mixing import Severity, safety
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    if found := problems(recipe):
+        raise ValueError("the recipe cannot work:\n" + "\n".join(f"  {problem}" for problem in found))
+    unsafe = [finding.message for finding in safety(recipe.rewards) if finding.severity is Severity.UNSAFE]
+    if unsafe and not recipe.rewards.allow_unsafe:
+        raise ValueError(
+            "\n  ".join(["the reward mix is unsafe (rewards.allow_unsafe: true runs it all the same):", *unsafe])
+        )
+    for message in unsafe:
+        logger.warning("UNSAFE REWARD MIX, run by rewards.allow_unsafe: %s", message)
+    return recipe
+
+
+def _check(options: argparse.Namespace) -> int:
+    from cluster.check import describe_fields, describe_recipe
+
+    print(describe_fields() if options.fields else describe_recipe(load_recipe(options.recipe, options.overrides)))
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    import yaml
+
+    from configs.schema import EmojiData
+    from rollout.emoji import build_emoji
+
+    pairs = [override.partition("=") for override in options.overrides]
+    settings = EmojiData.model_validate({key: yaml.safe_load(value) for key, _, value in pairs})
+    shares = build_emoji(options.out, settings, Response())
+    print(f"{options.out}: {', '.join(f'{number} {name}' for name, number in shares.items())} emoji")
+    return 0
+
+
+def _sft(options: argparse.Namespace) -> int:
+    from cluster.pipeline import run_one_stage
+
+    return run_one_stage(_recipe(options), options.stage)
+
+
+def _rl(options: argparse.Namespace) -> int:
+    from cluster.pipeline import run_one_stage
+
+    return run_one_stage(_recipe(options), 3)
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from cluster.evaluation import evaluate
+    from cluster.metrics_table import metrics_table
+    from cluster.stages import connect, read_file
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    prompts = read_file(recipe, str(options.data.absolute()))
+    connect()
+    found = asyncio.run(
+        evaluate(
+            recipe,
+            options.model,
+            {"": (prompts, options.out)},
+            temperature=options.temperature,
+            require_confidence=not options.without_confidence,
+        )
+    )
+    print(metrics_table(list(found[""].items())))
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from cluster.evaluation import write_metrics
+    from cluster.metrics_table import metrics_table
+    from cluster.score import score_file
+
+    found = score_file(
+        options.predictions,
+        Response(reasoning_elements=tuple(options.elements)),
+        options.draws,
+        options.seed,
+        options.bins,
+        require_confidence=not options.without_confidence,
+    )
+    if options.out is not None:
+        write_metrics(options.out, found)
+    print(metrics_table(list(found.items())))
+    return 0
+
+
+def _pipeline(options: argparse.Namespace) -> int:
+    from cluster.pipeline import run_pipeline
+
+    print(run_pipeline(_recipe(options)))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from cluster.doctor import examine
+
+    return examine()

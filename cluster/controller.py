@@ -1,0 +1,276 @@
+"""Stage 3's controller: four loops on one event loop. The parts do not know it; it wires them.
+
+    prompts ──admit──▶ rollout workers ──groups──▶ reward service
+       ▲                     ▲                         │
+       │ gate                │ weights v+1             │ records, references
+       │                     │                         ▼
+     ledger ◀──trained──── learner ranks ◀──batch─── buffer
+
+References and small records pass through here, never payloads: groups go from worker to reward
+service to learner, and weights from learner to workers, through the object store.
+
+| loop    | does                               | blocks on                   | unblocked by                  |
+|---------|------------------------------------|-----------------------------|-------------------------------|
+| admit   | opens visits of prompts            | the gate is closed          | workers confirmed new weights |
+| visit   | (a task each) samples and scores   | a worker, a scorer; bounded | their result, death or limit  |
+| collect | puts scored groups into the buffer | no visit has ended          | a visit ended                 |
+| train   | steps, publishes, checkpoints      | no batch is ready; bounded  | collect                       |
+| observe | says what a standing run waits for | its timer                   |                               |
+
+`version` is the number of optimizer steps taken, and the name of the weights after them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+import ray
+
+from cluster.checkpoints import CheckpointFolder
+from cluster.clocks import Clocks
+from cluster.learners import LearnerGroup
+from cluster.pool import RolloutPool
+from cluster.records import GroupRecord
+from cluster.rewarding import RewardService
+from cluster.run_log import RunLog
+from cluster.step_metrics import batch_metrics, malformed_causes
+from cluster.transport import WeightUpdate
+from cluster.visits import Visits
+from cluster.waiting import WaitedTooLong
+from configs.schema import Recipe
+from learner.buffer import Buffer, Entry
+from learner.gate import AdmissionGate
+from learner.ledger import DropReason, Ledger
+from learner.rl import RlReport
+from rollout.engine import EngineError, SamplingSettings
+from rollout.worker import Visit
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_OBSERVATIONS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the controller wires together."""
+
+    visits: Visits
+    pool: RolloutPool
+    rewards: RewardService
+    learners: LearnerGroup
+    checkpoints: CheckpointFolder
+    log: RunLog
+
+
+class Controller:
+    """Runs stage 3 from `version` to the last step, or until it is told to stop."""
+
+    def __init__(self, recipe: Recipe, parts: Parts) -> None:
+        rl = recipe.rl
+        self._recipe = recipe
+        self._parts = parts
+        self._gate = AdmissionGate(rl.prompts_per_step, rl.max_policy_lag, rl.steps)
+        self._buffer: Buffer[ray.ObjectRef] = Buffer(rl.prompts_per_step, rl.max_policy_lag)
+        self._ledger = Ledger()
+        self._records: dict[int, GroupRecord] = {}
+        self._reissue: list[int] = []  # outstanding when the checkpoint was written
+        self._version = 0
+        self._confirmed = 0  # newest version that every worker holds
+        self._changed = asyncio.Condition()
+        self._ended: asyncio.Queue[tuple[Visit, GroupRecord | None, ray.ObjectRef | None]] = asyncio.Queue()
+        self._stopping = False
+        self._clocks = Clocks()
+
+    async def run(self) -> int:
+        """Train; returns the version reached. Raises what any loop raised, with the others cancelled."""
+        await self._restore()
+        async with asyncio.TaskGroup() as loops:
+            others = [loops.create_task(loop()) for loop in (self._admit, self._collect, self._observe)]
+            await loops.create_task(self._train(loops))
+            for loop in others:
+                loop.cancel()
+        await self._checkpoint()
+        return self._version
+
+    def stop(self) -> None:
+        """End after the step that is under way, with a checkpoint."""
+        logger.warning("stopping after the step that is under way")
+        self._stopping = True
+        self._nudge = asyncio.create_task(self._notify())
+
+    async def _admit(self) -> None:
+        async with asyncio.TaskGroup() as visits:
+            while True:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: self._reissue or self._gate.room(self._confirmed) > 0)
+                if self._reissue:
+                    group_id = self._reissue.pop(0)
+                else:
+                    group_id = self._ledger.next_id
+                    self._gate.admit()
+                    self._ledger.admit(group_id, self._parts.visits.prompt_id(group_id))
+                visit = self._parts.visits.visit(group_id)
+                self._buffer.started(group_id, self._confirmed)
+                self._clocks.visit_began()
+                visits.create_task(self._visit(visit))
+
+    async def _visit(self, visit: Visit) -> None:
+        rl = self._recipe.rl
+        sampling = SamplingSettings(rl.temperature, rl.response_tokens)
+        record, group = None, None
+        try:
+            sampled = await self._parts.pool.generate(visit, sampling)
+            self._clocks.visit_ended()
+            record, group = await self._parts.rewards.score(sampled, visit)
+        except EngineError as error:
+            self._clocks.visit_ended()
+            logger.error("group %d of prompt %s is dropped: %s", visit.group_id, visit.prompt.prompt_id, error)
+        await self._ended.put((visit, record, group))
+
+    async def _collect(self) -> None:
+        while True:
+            visit, record, group = await self._ended.get()
+            if record is None or group is None:
+                self._drop(visit.group_id, DropReason.GENERATION_FAILED)
+            elif len(record.scored) < 2:  # no baseline, no advantage
+                self._drop(visit.group_id, DropReason.SCORING_FAILED)
+            else:
+                self._records[visit.group_id] = record
+                self._buffer.add(Entry(visit.group_id, record.oldest_version, record.response_tokens, group))
+                self._clocks.rolled(record.response_tokens)
+            await self._notify()
+
+    def _drop(self, group_id: int, reason: DropReason) -> None:
+        self._buffer.abandoned(group_id)
+        self._ledger.dropped(group_id, reason)
+        self._gate.drop()
+
+    async def _train(self, loops: asyncio.TaskGroup) -> None:
+        rl = self._recipe.rl
+        broadcast: asyncio.Task[None] | None = None
+        while self._version < rl.steps:
+            waiting = time.perf_counter()
+            batch = await self._batch()
+            if batch is None:
+                break
+            waited = time.perf_counter() - waiting
+            reports = await self._step(batch)
+            records = [self._records.pop(entry.group_id) for entry in batch]
+            self._buffer.release(entry.group_id for entry in batch)
+            for entry in batch:
+                self._ledger.trained(entry.group_id, self._version)
+            self._log(records, reports, waited)
+            self._version += 1
+            if broadcast is not None:
+                await broadcast
+            update, *_ = await self._parts.learners.call("publish", self._version)
+            # The learner goes on while the workers take up the weights; a failure there ends the run.
+            broadcast = loops.create_task(self._apply(update))
+            if self._version % rl.checkpoint_every_steps == 0 and self._version < rl.steps:
+                await self._checkpoint()
+        if broadcast is not None:
+            await broadcast
+
+    async def _batch(self) -> list[Entry[ray.ObjectRef]] | None:
+        """The next batch; None when the run is to stop."""
+        for entry in self._buffer.sweep(self._version):
+            self._ledger.dropped(entry.group_id, DropReason.STALE)
+            self._gate.drop()
+        limit = self._recipe.rl.seconds_per_wait
+        try:
+            async with asyncio.timeout(limit), self._changed:
+                found = await self._changed.wait_for(lambda: self._stopping or self._buffer.take(self._version))
+        except TimeoutError:
+            raise WaitedTooLong(
+                f"no batch in {limit:.0f} s: {len(self._buffer.running)} groups in generation or scoring, "
+                f"{len(self._buffer.held)} complete, {self._recipe.rl.prompts_per_step} needed. Look at the workers' "
+                "logs, or raise rl.seconds_per_wait"
+            ) from None
+        return found if isinstance(found, list) else None
+
+    async def _step(self, batch: list[Entry[ray.ObjectRef]]) -> list[RlReport]:
+        """Groups are dealt to the ranks so that each gets about as many tokens."""
+        ranks = self._parts.learners.size
+        shares: list[list[Entry[ray.ObjectRef]]] = [[] for _ in range(ranks)]
+        for entry in sorted(batch, key=lambda entry: -entry.tokens):
+            min(shares, key=lambda share: (sum(e.tokens for e in share), len(share))).append(entry)
+        weights = self._recipe.rewards.weights
+        ordered = [sorted(share, key=lambda entry: entry.group_id) for share in shares]
+        return await self._parts.learners.call_each(
+            "step", [([entry.payload for entry in share], weights) for share in ordered]
+        )
+
+    async def _apply(self, update: WeightUpdate) -> None:
+        """Give new weights to the workers; admission counts on them from then on."""
+        started, in_flight = time.perf_counter(), self._parts.pool.in_flight
+        await self._parts.pool.load(update)
+        self._clocks.updated(time.perf_counter() - started, in_flight)
+        self._confirmed = update.version
+        await self._notify()
+
+    async def _observe(self) -> None:
+        while True:
+            version = self._version
+            await asyncio.sleep(SECONDS_BETWEEN_OBSERVATIONS)
+            if self._version == version:
+                logger.warning(
+                    "no step in %.0f s: version %d, %d visits in flight, %d groups unfinished, %d waiting",
+                    SECONDS_BETWEEN_OBSERVATIONS,
+                    version,
+                    self._parts.pool.in_flight,
+                    len(self._buffer.running),
+                    len(self._buffer.held),
+                )
+
+    def _log(self, records: list[GroupRecord], reports: list[RlReport], waited: float) -> None:
+        rewards = self._recipe.rewards
+        metrics = batch_metrics(records, self._version, rewards.weights, rewards)
+        first = reports[0]
+        causes = {f"malformed/{cause}": float(n) for cause, n in malformed_causes(records).items()}
+        drops = {f"dropped/{reason}": float(n) for reason, n in self._ledger.drop_counts().items()}
+        learner = {
+            "loss": first.loss,
+            "grad_norm": first.grad_norm,
+            "learning_rate": first.learning_rate,
+            "mismatch": first.mismatch,
+            "behaviour_kl": first.behaviour_kl,
+            "reference_kl": first.reference_kl,
+            "capped_share": first.capped_share,
+            "learner_seconds": max(report.seconds for report in reports),
+            "learner_tokens_per_second": sum(r.tokens for r in reports) / max(r.seconds for r in reports),
+            "learner_wait_seconds": waited,
+            "worker_restarts": float(self._parts.pool.restarts),
+        }
+        self._parts.log.log(metrics | learner | self._clocks.read() | causes | drops, self._version + 1)
+
+    async def _checkpoint(self) -> None:
+        folder = self._parts.checkpoints.begin(self._version)
+        await self._parts.learners.call("save_checkpoint", str(folder), "learner")
+        state = {
+            "version": self._version,
+            "ledger": self._ledger.state_dict(),
+            "gate": self._gate.state_dict(),
+        }
+        self._parts.checkpoints.commit(self._version, state)
+
+    async def _restore(self) -> None:
+        """Go on from the newest checkpoint; groups that were not trained then are sampled again."""
+        checkpoint = self._parts.checkpoints.latest()
+        if checkpoint is None:
+            return
+        await self._parts.learners.call("load_checkpoint", str(checkpoint.folder), "learner")
+        self._ledger.load_state_dict(checkpoint.state["ledger"])
+        self._gate.load_state_dict(checkpoint.state["gate"])
+        self._version = self._confirmed = checkpoint.state["version"]
+        self._reissue = list(self._ledger.outstanding())
+        if self._version > 0:
+            update, *_ = await self._parts.learners.call("publish", self._version)
+            await self._parts.pool.load(update)
+        logger.info("resumed at step %d with %d groups to sample again", self._version, len(self._reissue))
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,103 @@
+"""The Ray actors around learner ranks: thin shells that give each a process and resources."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+
+import ray
+import torch
+
+from cluster.quiet import quiet
+from cluster.transport import WeightUpdate, publish
+from configs.schema import Learner, Recipe, RewardWeights, Sft
+from learner.policy import Rank
+from learner.rl import RlRank, RlReport
+from learner.sft import SftRank, SftReport
+from rollout.chat import ImageLimits
+from rollout.prompts import Prompt
+
+
+class _LearnerShell:
+    """What both kinds of learner actor share."""
+
+    def __init__(self, threads: int | None) -> None:
+        quiet()
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def address(self) -> str:
+        """An address on this node where rank 0 can be met."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port: int = probe.getsockname()[1]
+        return f"{ray.util.get_node_ip_address()}:{port}"
+
+
+@ray.remote
+class SftActor(_LearnerShell):
+    """One rank of an SFT job."""
+
+    def start(
+        self,
+        rank: Rank,
+        model_dir: str,
+        stage: Sft,
+        learner: Learner,
+        prompts: Sequence[Prompt],
+        limits: ImageLimits,
+        seed: int,
+    ) -> None:
+        """Load the model and meet the other ranks."""
+        self._rank = SftRank(rank, model_dir, stage, learner, prompts, limits, seed)
+
+    def train(self, step: int) -> SftReport:
+        """Take one step."""
+        return self._rank.train(step)
+
+    def evaluate(self) -> float | None:
+        """Held-out loss."""
+        return self._rank.evaluate()
+
+    def save_model(self, folder: str) -> None:
+        """Write a Hugging Face directory."""
+        self._rank.save_model(folder)
+
+    def save_checkpoint(self, folder: str, tag: str) -> None:
+        """Write a checkpoint."""
+        self._rank.save_checkpoint(folder, tag)
+
+    def load_checkpoint(self, folder: str, tag: str) -> None:
+        """Go on from a checkpoint."""
+        self._rank.load_checkpoint(folder, tag)
+
+
+@ray.remote
+class RlActor(_LearnerShell):
+    """One rank of the RL learner."""
+
+    def start(
+        self, rank: Rank, model_dir: str, recipe: Recipe, prompts: Mapping[str, Prompt], limits: ImageLimits
+    ) -> None:
+        """Load the model and meet the other ranks."""
+        self._rank = RlRank(rank, model_dir, recipe, prompts, limits)
+
+    def step(self, groups: Sequence[ray.ObjectRef], weights: RewardWeights) -> RlReport:
+        """Train on this rank's share of a batch."""
+        return self._rank.step(ray.get(list(groups)), weights)
+
+    def publish(self, version: int) -> WeightUpdate:
+        """Put the weights into the object store; only rank 0's update holds any."""
+        return publish(version, self._rank.weight_buckets())
+
+    def save_model(self, folder: str) -> None:
+        """Write a Hugging Face directory."""
+        self._rank.save_model(folder)
+
+    def save_checkpoint(self, folder: str, tag: str) -> None:
+        """Write a checkpoint."""
+        self._rank.save_checkpoint(folder, tag)
+
+    def load_checkpoint(self, folder: str, tag: str) -> None:
+        """Go on from a checkpoint."""
+        self._rank.load_checkpoint(folder, tag)

@@ -1,0 +1,74 @@
+"""The learner ranks as one: every call goes to all of them, and all are waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import ray
+
+from cluster.waiting import within
+from configs.schema import Learner
+from learner.policy import Rank
+
+
+class LearnerGroup:
+    """Ranks of one job, on one Ray actor each."""
+
+    def __init__(self, actors: Sequence[ray.actor.ActorHandle], seconds_per_wait: float) -> None:
+        self._actors = list(actors)
+        self._seconds = seconds_per_wait
+
+    @classmethod
+    async def start(
+        cls,
+        kind: Any,
+        settings: Learner,
+        arguments: Sequence[object],
+        seconds_per_wait: float,
+    ) -> Self:
+        """Create the ranks and call `start(rank, *arguments)` on each; large arguments are stored once."""
+        threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
+        environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        actors = [
+            kind.options(
+                num_cpus=settings.cpus_per_rank,
+                num_gpus=settings.gpus_per_rank,
+                runtime_env={"env_vars": environment},
+            ).remote(threads)
+            for _ in range(settings.ranks)
+        ]
+        group = cls(actors, seconds_per_wait)
+        address = await within(actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
+        stored = [ray.put(argument) for argument in arguments]
+        ranks = [Rank(index, settings.ranks, address, seconds_per_wait) for index in range(settings.ranks)]
+        await group._gather("start", [(rank, *stored) for rank in ranks])
+        return group
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return len(self._actors)
+
+    async def call(self, method: str, *arguments: object) -> list[Any]:
+        """Call a method with the same arguments on every rank; results by rank."""
+        return await self._gather(method, [arguments] * len(self._actors))
+
+    async def call_each(self, method: str, arguments: Sequence[Sequence[object]]) -> list[Any]:
+        """Call a method with each rank's own arguments; results by rank."""
+        return await self._gather(method, arguments)
+
+    async def _gather(self, method: str, arguments: Sequence[Sequence[object]]) -> list[Any]:
+        references = [getattr(actor, method).remote(*own) for actor, own in zip(self._actors, arguments, strict=True)]
+        waits = [
+            within(reference, self._seconds, f"learner-{index} to {method}")
+            for index, reference in enumerate(references)
+        ]
+        return list(await asyncio.gather(*waits))
+
+    def close(self) -> None:
+        """End the ranks' processes."""
+        for actor in self._actors:
+            ray.kill(actor)

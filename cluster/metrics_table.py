@@ -1,0 +1,73 @@
+"""Metrics as an aligned plain-text table: a row for each set of outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from io import StringIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rewards.metrics import LOG_LOSS_CLIP, Metrics
+
+UNDEFINED = "-"
+WIDE_ENOUGH = 1000  # characters; a table in a job's output must not be folded to some terminal's width
+
+LEGEND = f"""\
+best acc.: accuracy of the majority's answers; best Brier: the least for the answers given; excess: what is
+above it, mean (confidence - annotators' share)^2. ECE in points, ± what a perfectly calibrated model shows.
+Log loss in nats, clipped at {LOG_LOSS_CLIP:g}. Distinct: confidences that at least 1% of responses state."""
+
+
+def metrics_table(named: Sequence[tuple[str, Metrics]]) -> str:
+    """The table, with a legend under it; shares and scores are fractions of 1, ECE in percent points."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for header, _ in _COLUMNS:
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, found in named:
+        table.add_row(Text(name), *(Text(show(found)) for _, show in _COLUMNS))
+    page = StringIO()
+    Console(file=page, width=WIDE_ENOUGH, color_system=None).print(table)
+    lines = [line.rstrip() for line in page.getvalue().splitlines()]
+    return "\n".join([*(line for line in lines if line), LEGEND])
+
+
+def _fraction(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _points(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{100 * value:.1f}"
+
+
+def _ece(found: Metrics) -> str:
+    if found.ece is None:
+        return UNDEFINED
+    return f"{_points(found.ece)} ±{_points(found.ece_noise_floor)}"
+
+
+def _count(value: int | None) -> str:
+    return UNDEFINED if value is None else str(value)
+
+
+_COLUMNS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
+    ("accuracy", lambda found: _fraction(found.accuracy)),
+    ("best acc.", lambda found: _fraction(found.best_accuracy)),
+    ("bal. acc.", lambda found: _fraction(found.balanced_accuracy)),
+    ("F1", lambda found: _fraction(found.weighted_f1)),
+    ("ECE", _ece),
+    ("ECE mass", lambda found: _points(found.ece_mass)),
+    ("Brier", lambda found: _fraction(found.brier)),
+    ("best Brier", lambda found: _fraction(found.best_brier)),
+    ("excess", lambda found: _fraction(found.excess_brier)),
+    ("log loss", lambda found: _fraction(found.log_loss)),
+    ("AUROC", lambda found: _fraction(found.auroc)),
+    ("malformed", lambda found: _fraction(found.malformed)),
+    ("mean c", lambda found: _fraction(found.mean_confidence)),
+    ("distinct", lambda found: _count(found.distinct_confidences)),
+    ("rank corr.", lambda found: _fraction(found.confidence_share_rank_correlation)),
+    ("n", lambda found: _count(found.n)),
+)

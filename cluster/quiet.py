@@ -1,0 +1,23 @@
+"""A job's log is a file where one line is one event: libraries' progress bars and advice stay out of it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+# Read by the libraries when they are imported, so it must be in the environment of every process.
+ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "DEEPSPEED_LOG_LEVEL": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+
+
+def quiet() -> None:
+    """Silence what the environment cannot."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"torch|deepspeed|transformers")

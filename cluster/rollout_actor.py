@@ -1,0 +1,47 @@
+"""The Ray actor around a vLLM engine."""
+
+from __future__ import annotations
+
+import time
+
+import ray
+
+from cluster.quiet import quiet
+from cluster.transport import WeightUpdate, fetch
+from configs.schema import Engine
+from rollout.chat import ChatFormat, ImageLimits
+from rollout.codec import encode_group
+from rollout.engine import SamplingSettings
+from rollout.worker import Visit, sample_group
+
+
+@ray.remote
+class RolloutActor:
+    """A vLLM engine. Calls run at once on one event loop."""
+
+    def __init__(self, name: str) -> None:
+        quiet()
+        self._name = name
+
+    async def start(self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int) -> float:
+        """Start the engine with the model's own weights as version 0; returns the seconds it took."""
+        from rollout.vllm_engine import (
+            VllmEngine,  # here: vllm takes seconds to import, other actors do without
+        )
+
+        started = time.perf_counter()
+        self._engine = await VllmEngine.start(model_dir, settings, limits, seed=seed)
+        self._tokenizer = ChatFormat(model_dir, limits).tokenizer.backend_tokenizer
+        return time.perf_counter() - started
+
+    async def generate(self, visit: Visit, sampling: SamplingSettings) -> tuple[None, bytes]:
+        """The encoded group, not yet scored; before it a None that is cheap to wait for."""
+        return None, encode_group(await sample_group(self._engine, self._tokenizer, visit, sampling, self._name))
+
+    async def load(self, update: WeightUpdate) -> str:
+        """Take up new weights while requests run; returns the checksum of what was loaded."""
+        return await self._engine.update_weights(update.version, await fetch(update))
+
+    async def close(self) -> None:
+        """Stop the engine's processes."""
+        await self._engine.close()

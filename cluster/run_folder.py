@@ -1,0 +1,106 @@
+"""Where a run keeps what: one folder, known names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.schema import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class StageFolder:
+    """The folder of one stage."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The Hugging Face directory the stage ends in."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the learner."""
+        return self.path / "checkpoints"
+
+    @property
+    def rollouts(self) -> Path:
+        """Scored groups (stage 3)."""
+        return self.path / "rollouts"
+
+    @property
+    def seeds(self) -> Path:
+        """Rows with seeded confidences (stage 2)."""
+        return self.path / "seeded.jsonl"
+
+    def evaluation(self, name: str) -> Path:
+        """Predictions and metrics on an evaluation file."""
+        return self.path / "evaluation" / name
+
+    def finished(self, digest: str) -> bool:
+        """Whether the stage ended, from the same settings and the same start."""
+        mark = self.path / "done.json"
+        return mark.exists() and json.loads(mark.read_text(encoding="utf-8"))["digest"] == digest
+
+    def finish(self, digest: str) -> None:
+        """Mark the stage as ended."""
+        aside = self.path / ".done.json"
+        aside.write_text(json.dumps({"digest": digest}), encoding="utf-8")
+        aside.rename(self.path / "done.json")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of a run."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> RunFolder:
+        """The folder a recipe names."""
+        return cls(Path(recipe.output).absolute())
+
+    @property
+    def scratch_model(self) -> Path:
+        """The starting model, where the recipe builds one."""
+        return self.path / "model"
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    def stage(self, number: int) -> StageFolder:
+        """The folder of stage 1, 2 or 3."""
+        return StageFolder(self.path / f"stage{number}")
+
+
+def digest(recipe: Recipe, sections: tuple[str, ...], *before: str) -> str:
+    """Names what a stage depends on: sections of the recipe, and the digests of what came before it."""
+    dumped = recipe.model_dump(mode="json")
+    text = json.dumps([{name: dumped[name] for name in sections}, *before], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes `folder`'s name when all went well, and is removed otherwise."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield aside
+        os.chmod(aside, 0o755)  # mkdtemp's folder is its owner's alone
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

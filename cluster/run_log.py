@@ -1,0 +1,90 @@
+"""One `log(metrics, step)` behind which the console, a JSONL file and Weights & Biases stand."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from configs.schema import Recipe, Wandb
+
+Metrics = Mapping[str, float | None]
+
+_LINES_PER_HEADER = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A metric's place in the console line."""
+
+    metric: str
+    header: str
+    decimals: int
+    factor: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Characters, with room for a sign and four digits before the point."""
+        return max(len(self.header), self.decimals + 6 if self.decimals else 6)
+
+    def show(self, metrics: Metrics) -> str:
+        """The value, right-aligned; a dash where it is undefined."""
+        value = metrics.get(self.metric)
+        text = "-" if value is None else f"{value * self.factor:.{self.decimals}f}"
+        return text.rjust(self.width)
+
+
+class RunLog:
+    """Writes a line a step; files are appended to, so a resumed run goes on in them."""
+
+    def __init__(self, folder: Path, stage: str, columns: Sequence[Column], recipe: Recipe) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._columns = columns
+        self._lines = 0
+        self._stage = stage
+        self._wandb = _wandb_run(recipe.wandb, folder, stage, recipe)
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Steps are counted from 1. Raises ValueError for a metric that is not finite."""
+        if wrong := [name for name, value in metrics.items() if value is not None and not math.isfinite(value)]:
+            raise ValueError(f"{self._stage}, step {step}: {', '.join(wrong)} not finite: training has diverged")
+        if self._lines % _LINES_PER_HEADER == 0:
+            print(
+                "  ".join([f"{self._stage:>8}", *(c.header.rjust(c.width) for c in self._columns)]),
+                flush=True,
+            )
+        print("  ".join([f"{step:>8}", *(c.show(metrics) for c in self._columns)]), flush=True)
+        self._lines += 1
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        if self._wandb is not None:
+            self._wandb.log({name: value for name, value in metrics.items() if value is not None}, step=step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if error is None else 1)
+
+
+def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # type: ignore[no-untyped-def]
+    if settings.mode == "disabled":
+        return None
+    import wandb  # here: it takes a second to import, and most runs do without
+
+    return wandb.init(
+        project=settings.project,
+        name=f"{recipe.name}-{stage}",
+        dir=str(folder),
+        mode=settings.mode,
+        config=recipe.model_dump(mode="json"),
+    )

@@ -1,0 +1,101 @@
+"""From predictions to metrics: parse each response, hold it against the truth, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cluster.predictions import PredictionRow, read_predictions
+from configs.schema import Response
+from rewards.correctness import draw_annotator, majority, share
+from rewards.metrics import Metrics, by_task
+from rewards.outcomes import Outcomes
+from rewards.parse import ParsedResponse, parse
+
+
+def outcomes(
+    rows: Sequence[PredictionRow],
+    response: Response,
+    annotator_draws: int,
+    seed: int,
+    *,
+    require_confidence: bool = True,
+) -> Outcomes:
+    """Hold each response against its label or, where there are counts, against fresh annotators.
+
+    Every drawn annotator makes an outcome of its own, so a row with counts gives `annotator_draws`
+    of them and a row with a label one. The draws depend on the seed and on the rows' counts and
+    order, not on the responses: two models on the same prompts meet the same annotators.
+    Without `require_confidence` (a stage-1 model) no confidence is taken, even if one is stated.
+    """
+    if annotator_draws < 1:
+        raise ValueError(f"got annotator_draws = {annotator_draws}, expected 1 or more")
+    rng = np.random.default_rng(seed)
+    readings = [(row, _read(row, response, require_confidence)) for row in rows]
+    held = [(row, reading, truth) for row, reading in readings for truth in _truths(row, annotator_draws, rng)]
+    return Outcomes(
+        prompt_id=[row.prompt_id for row, _, _ in held],
+        task=[row.task for row, _, _ in held],
+        answer=[reading.answer for _, reading, _ in held],
+        truth=[truth for _, _, truth in held],
+        confidence=np.array([reading.confidence for _, reading, _ in held], dtype=np.float64),
+        share=np.array([reading.share for _, reading, _ in held], dtype=np.float64),
+        best_share=np.array([reading.best_share for _, reading, _ in held], dtype=np.float64),
+    )
+
+
+def score_file(
+    path: Path,
+    response: Response,
+    annotator_draws: int = 1,
+    seed: int = 0,
+    bins: int = 10,
+    *,
+    require_confidence: bool = True,
+) -> dict[str, Metrics]:
+    """Metrics of a predictions file by task, and "overall". Raises PredictionsError for a bad file."""
+    rows = read_predictions(path)
+    held = outcomes(rows, response, annotator_draws, seed, require_confidence=require_confidence)
+    return by_task(held, bins)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a response says, and what its annotators think of it; nan where there is nothing to say."""
+
+    answer: str | None
+    confidence: float
+    share: float
+    best_share: float
+
+
+def _read(row: PredictionRow, response: Response, require_confidence: bool) -> _Reading:
+    parsed = parse(
+        row.response,
+        elements=response.reasoning_elements,
+        candidates=row.candidates,
+        truncated=row.truncated,
+        require_confidence=require_confidence,
+    )
+    return _Reading(
+        answer=parsed.answer,
+        confidence=np.nan if parsed.confidence is None or not require_confidence else parsed.confidence,
+        share=_share_of_answer(row, parsed),
+        best_share=share(row.counts, majority(row.counts)) if row.counts else np.nan,
+    )
+
+
+def _share_of_answer(row: PredictionRow, parsed: ParsedResponse) -> float:
+    if not row.counts:
+        return np.nan
+    return 0.0 if parsed.answer is None else share(row.counts, parsed.answer)
+
+
+def _truths(row: PredictionRow, annotator_draws: int, rng: np.random.Generator) -> list[str]:
+    if row.counts:
+        return [draw_annotator(row.counts, rng) for _ in range(annotator_draws)]
+    assert row.label is not None, "a row without counts has a label"
+    return [row.label]

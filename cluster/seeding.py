@@ -1,0 +1,109 @@
+"""Confidences for stage 2, from how often the stage-1 model agrees with itself.
+
+Seeds must carry information, or reinforcement learning collapses to one constant; and spread over the
+whole range, or it never finds the low ones. So for each prompt the model answers several times, its
+different answers become rows of their own, and each states a draw from the Beta distribution that its
+share leaves: right on average, and with support everywhere. Annotators are not asked: calibration is
+for stage 3 to learn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from configs.schema import Response, Seeding, SeedSource
+from rewards.parse import ParsedResponse, parse
+from rollout.prompts import Prompt
+from rollout.trajectory import FinishReason, Group
+
+
+@dataclass(frozen=True, slots=True)
+class SeededRows:
+    """Stage 2's rows, and what they hold."""
+
+    prompts: list[Prompt]  # with responses that state a confidence
+    confidences: list[float]
+    skipped: int  # prompts without one well-formed response
+
+    def summary(self) -> str:
+        """One line for the log."""
+        counts, _ = np.histogram(self.confidences, bins=10, range=(0.0, 1.0))
+        return (
+            f"{len(self.prompts)} rows, mean confidence {np.mean(self.confidences):.2f}, "
+            f"by tenths {counts.tolist()}, {self.skipped} prompts without a well-formed response"
+        )
+
+
+def seed_by_agreement(
+    prompts: Sequence[Prompt], groups: Sequence[Group], seeding: Seeding, response: Response, seed: int
+) -> SeededRows:
+    """Rows from the stage-1 model's own samples, `groups[i]` being those of `prompts[i]`."""
+    rng = np.random.default_rng([seed, 4])
+    rows: list[Prompt] = []
+    confidences: list[float] = []
+    skipped = 0
+    for prompt, group in zip(prompts, groups, strict=True):
+        kept = _well_formed(prompt, group, response)
+        if not kept:
+            skipped += 1
+            continue
+        votes = Counter(parsed.answer for _, parsed in kept)
+        for number in range(seeding.rows_per_prompt):
+            # Each answer in turn, the commonest first: rare answers are the low confidences.
+            answer = sorted(votes, key=lambda a: (-votes[a], str(a)))[number % len(votes)]
+            texts = [text for text, parsed in kept if parsed.answer == answer]
+            confidence = _draw(votes[answer], len(kept), seeding.prior, response.confidence_decimals, rng)
+            text = f"{texts[rng.integers(len(texts))]}<confidence>{confidence}</confidence>"
+            rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
+            confidences.append(float(confidence))
+    if not rows:
+        raise ValueError("the stage-1 model gave no well-formed response: train it longer (stage1.steps)")
+    return SeededRows(rows, confidences, skipped)
+
+
+def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Response, seed: int) -> SeededRows:
+    """Rows from the data's own responses, each stating a draw around the annotators' share of its answer."""
+    assert seeding.source is SeedSource.ANNOTATORS
+    rng = np.random.default_rng([seed, 4])
+    rows: list[Prompt] = []
+    confidences: list[float] = []
+    for prompt in prompts:
+        parsed = _parse(prompt.response or "", prompt, response, truncated=False)
+        if parsed.answer is None or not prompt.counts:
+            raise ValueError(
+                f"prompt {prompt.prompt_id}: seeding.source annotators needs a well-formed response and annotators' "
+                "counts in every row of stage 2; use seeding.source: agreement, or add them"
+            )
+        for number in range(seeding.rows_per_prompt):
+            votes, total = prompt.counts.get(parsed.answer, 0), sum(prompt.counts.values())
+            confidence = _draw(votes, total, seeding.prior, response.confidence_decimals, rng)
+            text = f"{prompt.response}<confidence>{confidence}</confidence>"
+            rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
+            confidences.append(float(confidence))
+    return SeededRows(rows, confidences, 0)
+
+
+def _well_formed(prompt: Prompt, group: Group, response: Response) -> list[tuple[str, ParsedResponse]]:
+    samples = [trajectory.sample for trajectory in group.trajectories]
+    read = [
+        (s.text, _parse(s.text, prompt, response, truncated=s.finish_reason is FinishReason.LENGTH)) for s in samples
+    ]
+    return [(text, parsed) for text, parsed in read if parsed.malformed is None]
+
+
+def _parse(text: str, prompt: Prompt, response: Response, *, truncated: bool) -> ParsedResponse:
+    return parse(
+        text,
+        elements=response.reasoning_elements,
+        candidates=prompt.candidates,
+        truncated=truncated,
+        require_confidence=False,
+    )
+
+
+def _draw(votes: int, total: int, prior: float, decimals: int, rng: np.random.Generator) -> str:
+    return f"{rng.beta(votes + prior, total - votes + prior):.{decimals}f}"

@@ -1,0 +1,206 @@
+"""The three jobs, each from its predecessor's model to its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+
+from cluster.checkpoints import CheckpointFolder
+from cluster.controller import Controller, Parts
+from cluster.learner_actors import RlActor, SftActor
+from cluster.learners import LearnerGroup
+from cluster.pool import RolloutPool
+from cluster.quiet import ENVIRONMENT
+from cluster.rewarding import RewardService
+from cluster.run_folder import RunFolder, StageFolder, written_aside
+from cluster.run_log import Column, RunLog
+from cluster.sampling import sample_responses
+from cluster.seeding import SeededRows, seed_by_agreement, seed_by_annotators
+from cluster.step_metrics import COLUMNS
+from cluster.visits import Visits
+from configs.schema import Recipe, SeedSource, Sft
+from learner.scratch import build_scratch_model
+from rollout.chat import ImageLimits
+from rollout.emoji import build_emoji
+from rollout.engine import SamplingSettings
+from rollout.prompts import Prompt
+from rollout.readers import read_prompts
+
+logger = logging.getLogger(__name__)
+
+_SFT_COLUMNS = (
+    Column("loss", "loss", 4),
+    Column("evaluation_loss", "eval loss", 4),
+    Column("grad_norm", "grad norm", 2),
+    Column("learning_rate", "lr e-6", 1, 1e6),
+    Column("tokens_per_second", "tokens/s", 0),
+    Column("seconds", "s/step", 2),
+)
+
+
+def prepare_data(recipe: Recipe) -> None:
+    """Build the emoji set where the recipe asks for it and it is not there."""
+    root = Path(recipe.data.root)
+    if recipe.data.emoji is not None and not root.exists():
+        shares = build_emoji(root, recipe.data.emoji, recipe.response)
+        print(f"built the emoji set in {root}: {', '.join(f'{n} {name}' for name, n in shares.items())} emoji")
+
+
+def read_file(
+    recipe: Recipe, name: str, *, need_response: bool = False, require_reference: bool = True
+) -> list[Prompt]:
+    """The prompts of a file under the data's root. Raises DataError with every bad row."""
+    root = Path(recipe.data.root)
+    return read_prompts(
+        root / name,
+        root,
+        errors_shown=recipe.data.errors_shown,
+        megapixels_at_most=recipe.data.image_megapixels_at_most,
+        need_response=need_response,
+        require_reference=require_reference,
+    )
+
+
+def starting_model(recipe: Recipe) -> str:
+    """The directory stage 1 starts from; built from scratch where the recipe says so and it is not there."""
+    if recipe.model.path is not None:
+        return recipe.model.path
+    assert recipe.model.scratch is not None
+    folder = RunFolder.of(recipe).scratch_model
+    if not folder.exists():
+        prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
+        roles = ["system\n", "user\n", "assistant\n"]  # turns of the chat template
+        texts = roles + [text for p in prompts for text in (*(m.text for m in p.messages), p.response or "")]
+        tags = ("think", "answer", "confidence", *recipe.response.reasoning_elements)
+        with written_aside(folder) as aside:
+            size = build_scratch_model(recipe.model.scratch, texts, tags, aside, recipe.seed)
+        print(f"built a Qwen2.5-VL of {size / 1e6:.1f}M parameters from scratch in {folder}")
+    return str(folder)
+
+
+async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, prompts: list[Prompt]) -> None:
+    """Fine-tune `model_dir` on the prompts' responses; ends in the stage's model."""
+    folder = RunFolder.of(recipe).stage(number)
+    checkpoints = CheckpointFolder(folder.checkpoints)
+    limits = ImageLimits.of(recipe.model, recipe.data)
+    learners = await LearnerGroup.start(
+        SftActor,
+        recipe.learner,
+        (model_dir, stage, recipe.learner, prompts, limits, recipe.seed + number),
+        recipe.rl.seconds_per_wait,
+    )
+    try:
+        with RunLog(folder.path, f"stage{number}", _SFT_COLUMNS, recipe) as log:
+            await _sft_steps(stage, learners, checkpoints, log)
+        with written_aside(folder.model) as aside:
+            await learners.call("save_model", str(aside))
+    finally:
+        learners.close()
+
+
+async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: CheckpointFolder, log: RunLog) -> None:
+    first = 0
+    if found := checkpoints.latest():
+        await learners.call("load_checkpoint", str(found.folder), "learner")
+        first = found.step
+        logger.info("resumed at step %d", first)
+    for step in range(first, stage.steps):
+        reports = await learners.call("train", step)
+        done, last = step + 1, step + 1 == stage.steps
+        evaluation_loss = None
+        if last or done % stage.eval_every_steps == 0:
+            evaluation_loss, *_ = await learners.call("evaluate")
+        if last or evaluation_loss is not None or done % stage.log_every_steps == 0:
+            seconds = max(report.seconds for report in reports)
+            log.log(
+                {
+                    "loss": reports[0].loss,
+                    "evaluation_loss": evaluation_loss,
+                    "grad_norm": reports[0].grad_norm,
+                    "learning_rate": reports[0].learning_rate,
+                    "tokens_per_second": sum(report.tokens for report in reports) / seconds,
+                    "seconds": seconds,
+                },
+                done,
+            )
+        if last or done % stage.checkpoint_every_steps == 0:
+            aside = checkpoints.begin(done)
+            await learners.call("save_checkpoint", str(aside), "learner")
+            checkpoints.commit(done, {})
+
+
+async def seed_confidences(recipe: Recipe, model_dir: str) -> list[Prompt]:
+    """Stage 2's rows: the file's prompts with responses that state a confidence. Written to the stage's folder."""
+    seeding = recipe.seeding
+    agreement = seeding.source is SeedSource.AGREEMENT
+    prompts = read_file(recipe, recipe.data.stage2, need_response=not agreement, require_reference=not agreement)
+    if agreement:
+        groups = await sample_responses(
+            model_dir,
+            prompts,
+            seeding.samples_per_prompt,
+            SamplingSettings(seeding.temperature, recipe.rl.response_tokens),
+            recipe.engine,
+            ImageLimits.of(recipe.model, recipe.data),
+            seed=recipe.seed,
+            seconds_per_wait=recipe.rl.seconds_per_wait,
+        )
+        seeded = seed_by_agreement(prompts, groups, seeding, recipe.response, recipe.seed)
+    else:
+        seeded = seed_by_annotators(prompts, seeding, recipe.response, recipe.seed)
+    print(f"seeded confidences: {seeded.summary()}")
+    _write_seeds(RunFolder.of(recipe).stage(2), seeded)
+    return seeded.prompts
+
+
+def _write_seeds(folder: StageFolder, seeded: SeededRows) -> None:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lines = (
+        json.dumps({"id": row.prompt_id, "images": row.images, "response": row.response}) for row in seeded.prompts
+    )
+    folder.seeds.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+async def run_rl(recipe: Recipe, model_dir: str) -> int:
+    """Reinforcement learning from `model_dir`; ends in stage 3's model. Returns the steps taken."""
+    folder = RunFolder.of(recipe).stage(3)
+    rl, limits = recipe.rl, ImageLimits.of(recipe.model, recipe.data)
+    prompts = read_file(recipe, recipe.data.stage3)
+    by_id: Mapping[str, Prompt] = {prompt.prompt_id: prompt for prompt in prompts}
+    rewards = RewardService(recipe, model_dir, folder.rollouts)
+    learners, pool, _ = await asyncio.gather(
+        LearnerGroup.start(RlActor, recipe.learner, (model_dir, recipe, by_id, limits), rl.seconds_per_wait),
+        RolloutPool.start(model_dir, recipe.engine, limits, recipe.seed, rl.seconds_per_wait),
+        rewards.start(),
+    )
+    visits = Visits(prompts, recipe.rewards.correctness, rl.samples_per_prompt, recipe.seed)
+    try:
+        with RunLog(folder.path, "stage3", COLUMNS, recipe) as log:
+            parts = Parts(visits, pool, rewards, learners, CheckpointFolder(folder.checkpoints), log)
+            controller = Controller(recipe, parts)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
+            steps = await controller.run()
+        if steps == rl.steps:
+            with written_aside(folder.model) as aside:
+                await learners.call("save_model", str(aside))
+        return steps
+    finally:
+        await rewards.close()
+        await pool.close()
+        learners.close()
+
+
+def connect() -> None:
+    """Join the Ray cluster of RAY_ADDRESS (a submitted job has it), or start one on this machine."""
+    ray.init(
+        ignore_reinit_error=True,
+        log_to_driver=True,
+        logging_level=logging.WARNING,
+        runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", **ENVIRONMENT}},
+    )

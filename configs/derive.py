@@ -1,0 +1,172 @@
+"""What follows from a recipe: the numbers behind its numbers, and the combinations that cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from configs.memory import Memory, estimate_memory, kv_bytes_per_token, parameter_count
+from configs.schema import Recipe, ScratchModel, SeedSource
+
+__all__ = ["Derived", "Memory", "derive", "parameter_count", "problems"]
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Numbers of a run. Those that end in `_at_most` are upper bounds."""
+
+    trajectories_per_step: int
+    tokens_per_step_at_most: int  # prompt and response tokens that a step trains on
+    micro_batches_per_rank_at_most: int  # forward passes of a learner rank in a step of stage 3
+    groups_in_flight_at_most: int  # admitted and not yet trained on
+    sequences_per_worker_at_most: int  # in flight at one rollout worker, evenly spread
+    queued_per_worker_at_most: int  # of these, the ones beyond engine.sequences_at_once
+    stage1_rows_per_rank: int  # in one step, of the rank with the most
+    stage2_rows_per_rank: int
+    ray_cpus: float  # all actors of stage 3
+    ray_gpus: float
+    parameters: int | None  # None: not known from the recipe alone
+    memory: Memory | None  # None: without the number of parameters there is no estimate
+
+
+def derive(recipe: Recipe, parameters: int | None = None) -> Derived:
+    """The numbers of a recipe; a model from `model.path` needs its parameters counted by the caller."""
+    rl, learner, engine = recipe.rl, recipe.learner, recipe.engine
+    if parameters is None and recipe.model.scratch is not None:
+        parameters = parameter_count(recipe.model.scratch)
+    trajectories = rl.prompts_per_step * rl.samples_per_prompt
+    groups_in_flight = (rl.max_policy_lag + 1) * rl.prompts_per_step
+    sequences = ceil(groups_in_flight * rl.samples_per_prompt / engine.workers)
+    return Derived(
+        trajectories_per_step=trajectories,
+        tokens_per_step_at_most=trajectories * engine.tokens_per_sequence,
+        micro_batches_per_rank_at_most=_micro_batches_per_rank(recipe),
+        groups_in_flight_at_most=groups_in_flight,
+        sequences_per_worker_at_most=sequences,
+        queued_per_worker_at_most=max(0, sequences - engine.sequences_at_once),
+        stage1_rows_per_rank=ceil(recipe.stage1.rows_per_step / learner.ranks),
+        stage2_rows_per_rank=ceil(recipe.stage2.rows_per_step / learner.ranks),
+        ray_cpus=_ray_cpus(recipe),
+        ray_gpus=learner.ranks * learner.gpus_per_rank + engine.workers * engine.gpus_per_worker,
+        parameters=parameters,
+        memory=None if parameters is None else estimate_memory(recipe, parameters),
+    )
+
+
+def problems(recipe: Recipe) -> list[str]:
+    """Combinations of valid settings that cannot work, each with the key to change and the remedy."""
+    checks = (_batch_problems, _length_problems, _device_problems, _data_problems)
+    found = [problem for check in checks for problem in check(recipe)]
+    if recipe.model.scratch is not None:
+        found += _width_problems(recipe.model.scratch)
+        found += _cache_problems(recipe, recipe.model.scratch)
+    return found
+
+
+def _micro_batches_per_rank(recipe: Recipe) -> int:
+    """Every micro-batch but the last is full, and a full one holds as many of the longest as fit."""
+    groups = ceil(recipe.rl.prompts_per_step / recipe.learner.ranks)
+    fitting = max(1, recipe.learner.tokens_per_micro_batch // recipe.engine.tokens_per_sequence)
+    return ceil(groups * recipe.rl.samples_per_prompt / fitting)
+
+
+def _ray_cpus(recipe: Recipe) -> float:
+    learner, engine, service = recipe.learner, recipe.engine, recipe.reward_service
+    return (
+        learner.ranks * learner.cpus_per_rank
+        + engine.workers * engine.cpus_per_worker
+        + service.workers * service.cpus_per_worker
+    )
+
+
+def _batch_problems(recipe: Recipe) -> Iterator[str]:
+    amounts = {
+        "stage1.rows_per_step": recipe.stage1.rows_per_step,
+        "stage2.rows_per_step": recipe.stage2.rows_per_step,
+        "rl.prompts_per_step": recipe.rl.prompts_per_step,
+    }
+    ranks = recipe.learner.ranks
+    for key, amount in amounts.items():
+        if amount < ranks:
+            yield f"{key}: {amount} leaves some of {ranks} ranks idle; raise it or lower learner.ranks"
+
+
+def _length_problems(recipe: Recipe) -> Iterator[str]:
+    engine = recipe.engine
+    lengths = {
+        "rl.response_tokens": recipe.rl.response_tokens,
+        "evaluation.response_tokens": recipe.evaluation.response_tokens,
+    }
+    for key, length in lengths.items():
+        if length >= engine.tokens_per_sequence:
+            limit = f"engine.tokens_per_sequence ({engine.tokens_per_sequence})"
+            yield f"{key}: {length} leaves no room for a prompt within {limit}; lower it or raise the limit"
+    if engine.tokens_per_batch < engine.sequences_at_once:  # vLLM, SchedulerConfig.verify_max_model_len
+        yield (
+            f"engine.tokens_per_batch: {engine.tokens_per_batch} is less than a token for each of "
+            f"engine.sequences_at_once ({engine.sequences_at_once}); raise it or lower those"
+        )
+
+
+def _device_problems(recipe: Recipe) -> Iterator[str]:
+    learner, engine = recipe.learner, recipe.engine
+    if learner.gpus_per_rank > 1:
+        yield f"learner.gpus_per_rank: got {learner.gpus_per_rank:g}, a rank uses one; raise learner.ranks"
+    if engine.tensor_parallel > 1 and engine.gpus_per_worker != engine.tensor_parallel:
+        yield (
+            f"engine.gpus_per_worker: got {engine.gpus_per_worker:g} for engine.tensor_parallel "
+            f"{engine.tensor_parallel}; give a worker as many GPUs as its weights are split over"
+        )
+    if engine.tensor_parallel == 1 and engine.gpus_per_worker > 1:
+        yield (
+            f"engine.gpus_per_worker: got {engine.gpus_per_worker:g}, and an engine uses one; "
+            "raise engine.tensor_parallel to split its weights, or engine.workers"
+        )
+
+
+def _data_problems(recipe: Recipe) -> Iterator[str]:
+    seeding, model, evaluation = recipe.seeding, recipe.model, recipe.evaluation
+    if seeding.source is SeedSource.AGREEMENT and seeding.rows_per_prompt > seeding.samples_per_prompt:
+        yield (
+            f"seeding.rows_per_prompt: {seeding.rows_per_prompt} rows cannot be picked from "
+            f"seeding.samples_per_prompt ({seeding.samples_per_prompt}); lower it or raise those"
+        )
+    if evaluation.temperature == 0 and evaluation.samples_per_prompt > 1:
+        yield (
+            f"evaluation.samples_per_prompt: {evaluation.samples_per_prompt} greedy samples are all alike; "
+            "set it to 1, or evaluation.temperature above 0"
+        )
+    lowest, highest = model.min_image_pixels, model.max_image_pixels
+    if lowest is not None and highest is not None and lowest > highest:
+        yield f"model.min_image_pixels: {lowest} is more than model.max_image_pixels ({highest}); swap them"
+
+
+def _width_problems(scratch: ScratchModel) -> Iterator[str]:
+    # Rotary embedding turns pairs of numbers, in the vision tower half of them by row and half by column.
+    yield from _head_problems("width", scratch.width, "heads", scratch.heads, multiple=2)
+    yield from _head_problems("vision_width", scratch.vision_width, "vision_heads", scratch.vision_heads, multiple=4)
+    if scratch.heads % scratch.key_value_heads:
+        yield (
+            f"model.scratch.key_value_heads: {scratch.key_value_heads} does not divide "
+            f"model.scratch.heads ({scratch.heads}); take a divisor"
+        )
+
+
+def _head_problems(width_key: str, width: int, heads_key: str, heads: int, multiple: int) -> Iterator[str]:
+    if width % (heads * multiple):
+        yield (
+            f"model.scratch.{width_key}: {width} is not {heads} heads of a size that {multiple} divides; "
+            f"take a multiple of {heads * multiple}, or change model.scratch.{heads_key}"
+        )
+
+
+def _cache_problems(recipe: Recipe, scratch: ScratchModel) -> Iterator[str]:
+    memory = estimate_memory(recipe, parameter_count(scratch))
+    needed = recipe.engine.tokens_per_sequence * kv_bytes_per_token(scratch, recipe.engine)
+    if memory.engine_kv_cache is not None and needed > memory.engine_kv_cache:
+        yield (
+            f"engine.kv_cache_gib: {recipe.engine.kv_cache_gib:g} does not hold one sequence of "
+            f"{recipe.engine.tokens_per_sequence} tokens ({needed:,} bytes); "
+            "raise it or lower engine.tokens_per_sequence"
+        )

@@ -1,0 +1,392 @@
+"""What a recipe may say. Every field carries its unit in its name or its description.
+
+One recipe describes the whole pipeline: data, model, the two SFT stages, the seeding of
+confidences between them, reinforcement learning and evaluation. All sections are frozen;
+`configs.load` builds a `Recipe` from YAML and answers mistakes with file and line.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Precision(StrEnum):
+    """Arithmetic of weights and activations."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class CorrectnessKind(StrEnum):
+    """What an answer is held against."""
+
+    LABEL = "label"  # the reference's label; the most frequent one where there are counts
+    ANNOTATOR = "annotator"  # one annotator's judgement, drawn afresh for each visit of a prompt
+
+
+class ScoringRule(StrEnum):
+    """Strictly proper scores of a stated confidence."""
+
+    BRIER = "brier"
+    LOG = "log"
+    SPHERICAL = "spherical"
+
+
+class Credit(StrEnum):
+    """Which tokens a reward part is credited to."""
+
+    APART = "apart"  # confidence tokens: calibration; all others: correctness
+    JOINT = "joint"  # every token: the weighted sum
+
+
+class Baseline(StrEnum):
+    """What is subtracted from a reward within its group."""
+
+    MEAN = "mean"
+    LEAVE_ONE_OUT = "leave_one_out"
+
+
+class SeedSource(StrEnum):
+    """Where the confidences of stage 2 come from."""
+
+    AGREEMENT = "agreement"  # share of the stage-1 model's own samples that give the same answer
+    ANNOTATORS = "annotators"  # annotators' share of the answer
+
+
+class ScratchModel(Section):
+    """A small Qwen2.5-VL built from random weights, with a tokenizer trained on the recipe's data."""
+
+    vocabulary_size: PositiveInt = 1024
+    """Tokens of the tokenizer at most, special ones included; a small corpus may need fewer."""
+    width: PositiveInt = 192
+    """Hidden size of the text model."""
+    layers: PositiveInt = 4
+    """Layers of the text model."""
+    heads: PositiveInt = 4
+    """Attention heads of the text model; the head size is width / heads."""
+    key_value_heads: PositiveInt = 2
+    """Key-value heads of the text model."""
+    mlp_width: PositiveInt = 512
+    """Hidden size of the text model's MLPs."""
+    vision_width: PositiveInt = 192
+    """Hidden size of the vision tower."""
+    vision_layers: PositiveInt = 4
+    """Layers of the vision tower."""
+    vision_heads: PositiveInt = 4
+    """Attention heads of the vision tower."""
+    vision_mlp_width: PositiveInt = 768
+    """Hidden size of the vision tower's MLPs."""
+
+
+class Model(Section):
+    """The model the pipeline starts from: exactly one of `path` and `scratch`."""
+
+    path: str | None = None
+    """Hugging Face directory (or hub id) to start from."""
+    scratch: ScratchModel | None = None
+    """Build a small model from random weights instead."""
+    min_image_pixels: PositiveInt | None = None
+    """Lower limit the image processor scales pictures up to, pixels; the model's own if not set."""
+    max_image_pixels: PositiveInt | None = None
+    """Upper limit the image processor scales pictures down to, pixels; the model's own if not set."""
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Model:
+        if (self.path is None) == (self.scratch is None):
+            raise ValueError("give exactly one of model.path and model.scratch")
+        return self
+
+
+class EmojiData(Section):
+    """What `caliber data emoji` builds."""
+
+    annotators_at_least: PositiveInt = 20
+    """Emoji with fewer annotations than this are left out."""
+    sft_emoji: PositiveInt = 60
+    """Emoji that stages 1 and 2 show, and stage 3 shows again: the seen ones."""
+    stage2_emoji: PositiveInt = 10
+    """Emoji that stage 2 is the first to show."""
+    rl_emoji: PositiveInt = 40
+    """Emoji that stage 3 is the first to show."""
+    test_emoji: PositiveInt = 60
+    """Emoji that no stage shows."""
+    stage1_pictures: PositiveInt = 64
+    """Varied pictures of each emoji in stage 1's file, each with one annotator's judgement."""
+    stage2_pictures: PositiveInt = 16
+    """Varied pictures of each emoji in stage 2's file."""
+    stage3_pictures: PositiveInt = 16
+    """Varied pictures of each emoji in stage 3's file."""
+    eval_pictures_per_emoji: PositiveInt = 4
+    """Varied pictures of each emoji in each evaluation file."""
+    image_size: PositiveInt = 56
+    """Side of a picture, pixels."""
+    seed: int = 0
+    """Seed of the splits, the pictures and the drawn annotators."""
+
+
+class Data(Section):
+    """The files of each stage; paths are relative to `root`."""
+
+    root: str
+    """Folder that the files and the pictures lie under."""
+    stage1: str = "stage1.jsonl"
+    """Rows of stage 1: prompt, structured reasoning, answer."""
+    stage2: str = "stage2.jsonl"
+    """Rows of stage 2: the same; confidences are added by `seeding`."""
+    stage3: str = "stage3.jsonl"
+    """Prompts of stage 3 with their references."""
+    evaluation: dict[str, str] = Field(default_factory=dict)
+    """Evaluation files by name."""
+    errors_shown: PositiveInt = 20
+    """Bad rows named before the rest is only counted."""
+    image_megapixels_at_most: PositiveFloat = 64.0
+    """Pictures larger than this are refused before they are decoded, million pixels."""
+    emoji: EmojiData | None = None
+    """Build the emoji set into `root` when it is not there."""
+
+
+class Response(Section):
+    """The form of a response: `<think>` with its elements, `<answer>`, `<confidence>`."""
+
+    reasoning_elements: tuple[str, ...] = ("element", "human", "context", "interaction", "analysis")
+    """Tags that the reasoning holds, in order, each once; may be empty."""
+    confidence_decimals: Annotated[int, Field(ge=1, le=4)] = 2
+    """Decimals of a confidence seeded in stage 2."""
+
+
+class Optimizer(Section):
+    """AdamW and its schedule: linear warm-up, then decay to `final_fraction` of the peak."""
+
+    learning_rate: PositiveFloat
+    """Peak learning rate."""
+    warmup_steps: NonNegativeInt = 10
+    """Steps of linear warm-up."""
+    final_fraction: Share = 0.1
+    """Learning rate at the last step, as a fraction of the peak (cosine decay; 1 keeps it constant)."""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """Decay rates of AdamW's moments."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+
+
+class Sft(Section):
+    """One SFT stage."""
+
+    steps: PositiveInt
+    """Optimizer steps."""
+    rows_per_step: PositiveInt = 32
+    """Rows in a step, over all ranks and micro-batches."""
+    optimizer: Optimizer
+    """Optimizer and schedule."""
+    eval_share: Share = 0.05
+    """Share of the rows held out for the evaluation loss."""
+    eval_every_steps: PositiveInt = 100
+    """Steps between evaluation losses."""
+    checkpoint_every_steps: PositiveInt = 200
+    """Steps between checkpoints."""
+    log_every_steps: PositiveInt = 10
+    """Steps between log lines."""
+
+
+class Seeding(Section):
+    """Confidences for stage 2's rows."""
+
+    source: SeedSource = SeedSource.AGREEMENT
+    """Where they come from."""
+    samples_per_prompt: PositiveInt = 8
+    """Responses sampled from the stage-1 model for each prompt (agreement only)."""
+    rows_per_prompt: PositiveInt = 4
+    """Rows written for each prompt, spread over its different answers."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature."""
+    prior: PositiveFloat = 0.5
+    """A share of k of n is stated as a draw from Beta(k + prior, n - k + prior): support everywhere."""
+
+
+class Learner(Section):
+    """DeepSpeed ranks, each one Ray actor."""
+
+    ranks: PositiveInt = 1
+    """Learner processes."""
+    cpus_per_rank: NonNegativeFloat = 1.0
+    """Ray CPUs a rank reserves."""
+    gpus_per_rank: NonNegativeFloat = 0.0
+    """Ray GPUs a rank reserves."""
+    threads_per_rank: PositiveInt | None = None
+    """PyTorch threads of a rank; all of the machine's cores if not set (CPU only)."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    """DeepSpeed ZeRO stage."""
+    precision: Precision = Precision.BF16
+    """Precision of the forward and backward pass; master weights are fp32."""
+    tokens_per_micro_batch: PositiveInt = 8192
+    """Padded tokens in one forward pass at most (a longer single sequence still goes through)."""
+    attention: str = "sdpa"
+    """transformers' attention implementation."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+
+
+class Engine(Section):
+    """vLLM rollout workers, each one Ray actor."""
+
+    workers: PositiveInt = 1
+    """Rollout workers in stage 3."""
+    cpus_per_worker: NonNegativeFloat = 1.0
+    """Ray CPUs a worker reserves."""
+    gpus_per_worker: NonNegativeFloat = 0.0
+    """Ray GPUs a worker reserves."""
+    threads_per_worker: PositiveInt | None = None
+    """OpenMP threads of a worker's engine; vLLM's own choice if not set (CPU only)."""
+    tensor_parallel: PositiveInt = 1
+    """GPUs an engine's weights are split over."""
+    precision: Precision = Precision.BF16
+    """Precision of weights and activations."""
+    tokens_per_sequence: PositiveInt = 4096
+    """Prompt and response tokens at most (max_model_len)."""
+    sequences_at_once: PositiveInt = 256
+    """Sequences batched together (max_num_seqs)."""
+    tokens_per_batch: PositiveInt = 8192
+    """Tokens in one forward pass of the engine (max_num_batched_tokens)."""
+    memory_share: Share = 0.9
+    """Share of a GPU's memory for the engine (GPU only)."""
+    kv_cache_gib: PositiveFloat = 1.0
+    """Room for keys and values, GiB (CPU only)."""
+    enforce_eager: bool = True
+    """Skip compilation and graphs: slower generation, faster start."""
+
+
+class RewardService(Section):
+    """Ray actors that score responses."""
+
+    workers: PositiveInt = 1
+    """Reward workers."""
+    cpus_per_worker: NonNegativeFloat = 0.25
+    """Ray CPUs a worker reserves."""
+    seconds_per_group: PositiveFloat = 30.0
+    """Time limit for scoring one group."""
+
+
+class RewardWeights(Section):
+    """Weights of the raw reward parts; applied after the buffer, by `rewards.mixing.combine` alone."""
+
+    correctness: NonNegativeFloat = 1.0
+    """1 for a right answer, else 0."""
+    calibration: NonNegativeFloat = 1.0
+    """The scoring rule's value."""
+    format: NonNegativeFloat = 1.0
+    """1 for a well-formed response, else 0."""
+
+
+class Rewards(Section):
+    """What is rewarded, and where the credit goes."""
+
+    correctness: CorrectnessKind = CorrectnessKind.LABEL
+    """What an answer is held against."""
+    scoring_rule: ScoringRule = ScoringRule.BRIER
+    """How a stated confidence is scored."""
+    log_clip: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """The log score's confidence is clipped to [log_clip, 1 - log_clip]."""
+    weights: RewardWeights = RewardWeights()
+    """Weights of the parts."""
+    credit: Credit = Credit.APART
+    """Which tokens a part is credited to."""
+    baseline: Baseline = Baseline.MEAN
+    """Baseline of the advantages."""
+    confidence_token_weight: PositiveFloat = 1.0
+    """Weight of a confidence token in the loss, beside 1 for every other."""
+    allow_unsafe: bool = False
+    """Run a mix that the safety check refuses."""
+
+
+class Rl(Section):
+    """Stage 3: asynchronous reinforcement learning."""
+
+    steps: PositiveInt
+    """Optimizer steps."""
+    prompts_per_step: PositiveInt = 16
+    """Prompt groups trained on in a step."""
+    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    """Responses sampled for each prompt."""
+    response_tokens: PositiveInt = 512
+    """Tokens of a response at most."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature, applied in the learner too."""
+    max_policy_lag: NonNegativeInt = 1
+    """No token in a batch is older than this many weight versions; 0 is synchronous."""
+    importance_cap: PositiveFloat = 2.0
+    """Truncated importance sampling: per-token ratios are capped at this value."""
+    kl_weight: NonNegativeFloat = 0.0
+    """Weight of the KL divergence to the model stage 3 started from (k3 estimator); 0 is off."""
+    optimizer: Optimizer
+    """Optimizer and schedule."""
+    checkpoint_every_steps: PositiveInt = 50
+    """Steps between checkpoints."""
+    seconds_per_wait: PositiveFloat = 600.0
+    """Time limit of every wait on a worker, a learner rank or a batch."""
+
+
+class Evaluation(Section):
+    """How a model is evaluated after each stage."""
+
+    temperature: NonNegativeFloat = 1.0
+    """Sampling temperature; 0 is greedy."""
+    samples_per_prompt: PositiveInt = 1
+    """Responses for each prompt."""
+    response_tokens: PositiveInt = 512
+    """Tokens of a response at most."""
+    annotator_draws: PositiveInt = 1
+    """Fresh annotators each response is held against, where there are counts."""
+    bins: PositiveInt = 10
+    """Bins of the expected calibration error."""
+    seed: int = 12345
+    """Seed of the sampling and of the drawn annotators."""
+
+
+class Wandb(Section):
+    """Weights & Biases."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    """disabled, offline (files in the run's folder) or online."""
+    project: str = "caliber"
+    """Project of the runs."""
+
+
+class Recipe(Section):
+    """A whole pipeline."""
+
+    name: str
+    """Name of the run."""
+    output: str
+    """Folder of the run; relative to where the command is given."""
+    seed: int = 0
+    """Seed of sampling, shuffling and initial weights."""
+    data: Data
+    model: Model
+    response: Response = Response()
+    stage1: Sft
+    seeding: Seeding = Seeding()
+    stage2: Sft
+    rl: Rl
+    rewards: Rewards = Rewards()
+    reward_service: RewardService = RewardService()
+    learner: Learner = Learner()
+    engine: Engine = Engine()
+    evaluation: Evaluation = Evaluation()
+    wandb: Wandb = Wandb()

@@ -1,0 +1,264 @@
+"""The policy on DeepSpeed: forward passes, optimizer steps, weights out, checkpoints.
+
+The only file that imports deepspeed. One `Policy` lives in each learner rank; all ranks call the
+same methods in the same order, or the collectives inside them wait for each other until they time out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.integrations import HfDeepSpeedConfig
+
+from configs.schema import Learner, Optimizer, Precision
+from learner.batching import MicroBatch
+
+# A token loss: (log-probabilities [N], micro-batch) -> loss of each token [N], not yet weighted.
+TokenLoss = Callable[[torch.Tensor, MicroBatch], torch.Tensor]
+
+_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+_BARRED_LOGIT = -1e9  # finite: the gradient of a masked logit stays 0 instead of NaN
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """A learner process among its peers."""
+
+    index: int
+    world: int
+    address: str  # host:port of rank 0's rendezvous
+    seconds_per_wait: float  # limit of every collective
+
+
+def join(rank: Rank) -> None:
+    """Enter the process group: NCCL where there are GPUs, gloo elsewhere."""
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    # On CPUs DeepSpeed would compile a collective of its own for ranks of one node: that needs a
+    # compiler, takes a minute without a word, and a process killed meanwhile leaves a lock behind
+    # that every later one waits for. gloo serves one node and many.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    os.environ["LOCAL_RANK"] = "0"  # Ray shows each rank its own GPUs alone
+    dist.init_process_group(
+        backend,
+        init_method=f"tcp://{rank.address}",
+        rank=rank.index,
+        world_size=rank.world,
+        timeout=timedelta(seconds=rank.seconds_per_wait),
+    )
+    deepspeed.init_distributed(dist_backend=backend, dist_init_required=False)
+
+
+class _ResponseLogprobs(torch.nn.Module):
+    """A language model reduced to what training asks of it: log-probabilities of response tokens."""
+
+    def __init__(self, model: PreTrainedModel, barred_token_ids: Sequence[int], temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        self._barred = list(barred_token_ids)
+        self._temperature = temperature
+
+    def forward(self, batch: MicroBatch) -> torch.Tensor:
+        """Log-probabilities [N] of `batch.targets`, in fp32, at the sampling temperature.
+
+        Barred tokens are left out of the normalisation, as the engine leaves them out of sampling.
+        """
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        if batch.pixel_values is not None:
+            inputs["pixel_values"] = batch.pixel_values
+            inputs["image_grid_thw"] = batch.image_grid_thw
+            inputs["mm_token_type_ids"] = batch.image_mask
+        body = getattr(self.model, self.model.base_model_prefix)
+        hidden = body(**inputs).last_hidden_state
+        logits = self.model.get_output_embeddings()(hidden[batch.rows, batch.positions]).float() / self._temperature
+        if self._barred:
+            logits = logits.index_fill(1, torch.tensor(self._barred, device=logits.device), _BARRED_LOGIT)
+        return -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+
+
+def _deepspeed_config(learner: Learner, optimizer: Optimizer) -> dict[str, object]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # micro-batches are ours; DeepSpeed only divides by this
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimizer.max_grad_norm,
+        "zero_optimization": {"stage": learner.zero_stage},
+        "bf16": {"enabled": learner.precision is Precision.BF16},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _schedule(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
+    """Factor of the peak learning rate by step: linear warm-up, then cosine decay."""
+
+    def factor(step: int) -> float:
+        if step < optimizer.warmup_steps:
+            return (step + 1) / optimizer.warmup_steps
+        progress = min(1.0, (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps))
+        return optimizer.final_fraction + (1 - optimizer.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+
+    return factor
+
+
+def load_model(folder: str, learner: Learner) -> PreTrainedModel:
+    """The Hugging Face model in `folder`, with its vision tower where it has one."""
+    config = AutoConfig.from_pretrained(folder)
+    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=_DTYPES[learner.precision], attn_implementation=learner.attention)
+    if learner.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+class ReferenceModel:
+    """A frozen copy of the model that stage 3 starts from, whole on every rank."""
+
+    def __init__(self, folder: str, learner: Learner, barred_token_ids: Sequence[int], temperature: float) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = load_model(folder, learner).to(self._device).eval()
+        self._module = _ResponseLogprobs(model, barred_token_ids, temperature)
+
+    def logprobs(self, batch: MicroBatch) -> torch.Tensor:
+        """Log-probabilities [N] without gradient, on the model's device."""
+        with torch.no_grad():
+            logprobs: torch.Tensor = self._module(batch.to(self._device))
+            return logprobs
+
+
+class Policy:
+    """One rank's share of the model and its optimizer."""
+
+    def __init__(
+        self,
+        folder: str,
+        learner: Learner,
+        optimizer: Optimizer,
+        *,
+        steps: int,
+        barred_token_ids: Sequence[int] = (),
+        temperature: float = 1.0,
+    ) -> None:
+        config = _deepspeed_config(learner, optimizer)
+        # Kept alive while the model loads: transformers then places parameters for ZeRO-3 as it reads them.
+        placement = HfDeepSpeedConfig(config) if learner.zero_stage == 3 else None
+        self._model = load_model(folder, learner)
+        del placement
+        self._model.train()
+        module = _ResponseLogprobs(self._model, barred_token_ids, temperature)
+        adam = torch.optim.AdamW(
+            module.parameters(),
+            lr=optimizer.learning_rate,
+            betas=optimizer.betas,
+            weight_decay=optimizer.weight_decay,
+        )
+        self._engine, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=adam,
+            lr_scheduler=lambda wrapped: torch.optim.lr_scheduler.LambdaLR(wrapped, _schedule(optimizer, steps)),
+            config=config,
+        )
+        self._zero3 = learner.zero_stage == 3
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return torch.device(self._engine.device)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self._engine.get_lr()[0])
+
+    def logprobs(self, batch: MicroBatch) -> torch.Tensor:
+        """Log-probabilities [N] without gradient."""
+        with torch.no_grad():
+            return self._engine(batch.to(self.device)).cpu()
+
+    def step(self, batches: Sequence[MicroBatch], loss: TokenLoss) -> float:
+        """One optimizer step on the weighted mean of the token losses over all ranks; returns that mean.
+
+        The mean is over the global batch: losses are summed over micro-batches and ranks and divided
+        once by the sum of the weights. Ranks may hold different numbers of micro-batches.
+        """
+        counts = self._reduced([sum(float(batch.weights.sum()) for batch in batches)], dist.ReduceOp.SUM)
+        rounds = self.most_over_ranks(len(batches))
+        padded = [*batches, *([batches[0].as_dummy()] * (rounds - len(batches)))]
+        total = 0.0
+        for number, batch in enumerate(padded):
+            self._engine.set_gradient_accumulation_boundary(number == rounds - 1)
+            moved = batch.to(self.device)
+            summed = (loss(self._engine(moved), moved) * moved.weights).sum()
+            total += float(summed.detach())
+            # DeepSpeed averages gradients over ranks; times the world it is a sum.
+            self._engine.backward(summed * (dist.get_world_size() / counts[0]))
+        self._engine.step()
+        return float(self._reduced([total], dist.ReduceOp.SUM)[0] / counts[0])
+
+    def grad_norm(self) -> float | None:
+        """Norm of the last step's gradient before clipping; None under ZeRO 0, where DeepSpeed keeps none."""
+        norm = self._engine.get_global_grad_norm()
+        return None if norm is None else float(norm)
+
+    def mean_over_ranks(self, sums: Mapping[str, float], count: float) -> dict[str, float]:
+        """Sums over all ranks divided by the sum of `count`."""
+        *totals, divisor = self._reduced([*sums.values(), count], dist.ReduceOp.SUM)
+        return {name: float(total / max(divisor, 1e-12)) for name, total in zip(sums, totals, strict=True)}
+
+    def most_over_ranks(self, count: int) -> int:
+        """The largest of the ranks' counts."""
+        return int(self._reduced([float(count)], dist.ReduceOp.MAX)[0])
+
+    def _reduced(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> torch.Tensor:
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=operation)
+        return tensor.cpu()
+
+    def weight_buckets(self, bytes_per_bucket: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The whole weights on the CPU, bucket by bucket, on rank 0; empty buckets on the others.
+
+        Under ZeRO-3 every rank takes part in gathering each bucket, so every rank must exhaust the
+        iterator. Tied weights come once, under their first name.
+        """
+        bucket: list[tuple[str, torch.nn.Parameter]] = []
+        size = 0
+        for name, parameter in self._model.named_parameters():
+            bucket.append((name, parameter))
+            size += getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size()
+            if size >= bytes_per_bucket:
+                yield self._gathered(bucket)
+                bucket, size = [], 0
+        if bucket:
+            yield self._gathered(bucket)
+
+    def _gathered(self, bucket: list[tuple[str, torch.nn.Parameter]]) -> dict[str, torch.Tensor]:
+        parameters = [parameter for _, parameter in bucket]
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self._zero3):
+            if dist.get_rank() != 0:
+                return {}
+            return {name: parameter.detach().to("cpu", copy=True) for name, parameter in bucket}
+
+    def save_model(self, folder: Path, bytes_per_bucket: int = 2**30) -> None:
+        """Write a Hugging Face model (weights, configuration, generation settings); all ranks take part."""
+        state: dict[str, torch.Tensor] = {}
+        for bucket in self.weight_buckets(bytes_per_bucket):
+            state.update(bucket)
+        if dist.get_rank() == 0:
+            self._model.save_pretrained(folder, state_dict=state)
+
+    def save_checkpoint(self, folder: Path, tag: str) -> None:
+        """Write the sharded weights, optimizer and schedule under `folder/tag`; all ranks take part."""
+        self._engine.save_checkpoint(str(folder), tag=tag)
+
+    def load_checkpoint(self, folder: Path, tag: str) -> None:
+        """Take up what `save_checkpoint` wrote. Raises ValueError where it cannot be read."""
+        loaded, _ = self._engine.load_checkpoint(str(folder), tag=tag)
+        if loaded is None:
+            raise ValueError(f"no DeepSpeed checkpoint {tag!r} in {folder}: remove the folder to start afresh")

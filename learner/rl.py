@@ -1,0 +1,147 @@
+"""One rank of reinforcement learning: groups in, one optimizer step, weights out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from configs.schema import Recipe, RewardWeights
+from learner.batching import MicroBatch, TrainingSequence
+from learner.losses import kl_k3, truncated_importance
+from learner.policy import Policy, Rank, ReferenceModel, join
+from learner.sequences import PromptCache, micro_batches, rl_sequences
+from rollout.chat import ChatFormat, ImageLimits
+from rollout.codec import decode_group
+from rollout.prompts import Prompt
+
+# Weights leave the learner in buckets of this size: under ZeRO-3 no rank holds more of them at once.
+BYTES_PER_BUCKET = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RlReport:
+    """What one step did. Means are over the response tokens of the global batch."""
+
+    loss: float
+    grad_norm: float | None
+    learning_rate: float
+    mismatch: float  # mean |log p_learner - log p_engine|, nats: arithmetic and policy lag together
+    behaviour_kl: float  # k3 estimate of KL(engine || learner), nats a token
+    capped_share: float  # share of tokens whose importance ratio was capped
+    reference_kl: float | None  # k3 estimate of KL(policy || reference); None without a reference
+    tokens: int  # prompt and response tokens of this rank
+    seconds: float
+
+
+@dataclass(slots=True)
+class _TokenSums:
+    """Sums over this rank's tokens, gathered while the loss is computed."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    count: float = 0.0
+
+    def add(self, counted: torch.Tensor, **means: torch.Tensor) -> None:
+        self.count += float(counted.sum())
+        for name, tokens in means.items():
+            self.values[name] = self.values.get(name, 0.0) + float((tokens.detach() * counted).sum())
+
+
+class RlRank:
+    """Holds a share of the policy and takes the same steps as its peers."""
+
+    def __init__(
+        self, rank: Rank, model_dir: str, recipe: Recipe, prompts: Mapping[str, Prompt], limits: ImageLimits
+    ) -> None:
+        join(rank)
+        torch.manual_seed(recipe.seed)
+        self._rank = rank
+        self._recipe = recipe
+        self._prompts = prompts
+        self._chat = ChatFormat(model_dir, limits)
+        self._cache = PromptCache(self._chat)
+        barred = self._chat.barred_token_ids()
+        rl = recipe.rl
+        self._policy = Policy(
+            model_dir,
+            recipe.learner,
+            rl.optimizer,
+            steps=rl.steps,
+            barred_token_ids=barred,
+            temperature=rl.temperature,
+        )
+        with_reference = rl.kl_weight > 0
+        self._reference = ReferenceModel(model_dir, recipe.learner, barred, rl.temperature) if with_reference else None
+
+    def step(self, encoded_groups: Sequence[bytes], weights: RewardWeights) -> RlReport:
+        """One optimizer step on all ranks' groups; every rank passes its own share, which may be empty of scores.
+
+        Raises CodecError for bytes that are no group, ValueError for prompts that are not the recipe's.
+        """
+        started = time.perf_counter()
+        batches = micro_batches(
+            self._sequences(encoded_groups, weights), self._chat, self._recipe.learner.tokens_per_micro_batch
+        )
+        sums = _TokenSums()
+        learning_rate = self._policy.learning_rate
+        loss = self._policy.step(batches, lambda logprobs, batch: self._loss(logprobs, batch, sums))
+        means = self._policy.mean_over_ranks(sums.values, sums.count)
+        return RlReport(
+            loss=loss,
+            grad_norm=self._policy.grad_norm(),
+            learning_rate=learning_rate,
+            mismatch=means["mismatch"],
+            behaviour_kl=means["behaviour_kl"],
+            capped_share=means["capped"],
+            reference_kl=means.get("reference_kl"),
+            tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _sequences(self, encoded_groups: Sequence[bytes], weights: RewardWeights) -> list[TrainingSequence]:
+        sequences = []
+        for group in map(decode_group, encoded_groups):
+            if group.prompt_id not in self._prompts:
+                raise ValueError(
+                    f"group {group.group_id} is of prompt {group.prompt_id!r}, which stage 3 does not have"
+                )
+            expanded = self._cache.get(self._prompts[group.prompt_id])
+            sequences += rl_sequences(group, expanded, weights, self._recipe.rewards)
+        return sequences
+
+    def _loss(self, logprobs: torch.Tensor, batch: MicroBatch, sums: _TokenSums) -> torch.Tensor:
+        rl = self._recipe.rl
+        loss = truncated_importance(logprobs, batch.behaviour_logprobs, batch.advantages, rl.importance_cap)
+        difference = logprobs.detach() - batch.behaviour_logprobs
+        tokens = {
+            "mismatch": difference.abs(),
+            "behaviour_kl": kl_k3(batch.behaviour_logprobs, logprobs.detach()),
+            "capped": (difference.exp() > rl.importance_cap).float(),
+        }
+        if self._reference is not None:
+            divergence = kl_k3(logprobs, self._reference.logprobs(batch))
+            loss = loss + rl.kl_weight * divergence
+            tokens["reference_kl"] = divergence
+        sums.add((batch.weights > 0).float(), **tokens)
+        return loss
+
+    def weight_buckets(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The weights, bucket by bucket, on rank 0; every rank must exhaust the iterator."""
+        return self._policy.weight_buckets(BYTES_PER_BUCKET)
+
+    def save_model(self, folder: str) -> None:
+        """Write a whole Hugging Face directory; all ranks take part."""
+        self._policy.save_model(Path(folder))
+        if self._rank.index == 0:
+            self._chat.save(Path(folder))
+
+    def save_checkpoint(self, folder: str, tag: str) -> None:
+        """Write weights, optimizer and schedule; all ranks take part."""
+        self._policy.save_checkpoint(Path(folder), tag)
+
+    def load_checkpoint(self, folder: str, tag: str) -> None:
+        """Go on from a checkpoint; all ranks take part."""
+        self._policy.load_checkpoint(Path(folder), tag)

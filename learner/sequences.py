@@ -1,0 +1,125 @@
+"""From prompts and scored groups to training sequences."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from configs.schema import Rewards, RewardWeights
+from learner.batching import MicroBatch, TrainingSequence, collate, split_by_length
+from rewards.mixing import Mixed, advantages, combine
+from rollout.chat import ChatFormat, Expanded
+from rollout.prompts import Prompt
+from rollout.trajectory import Group, Trajectory
+
+# Pixel values kept ready: a few thousand small pictures, or the pictures of some steps of large ones.
+_CACHED_BYTES = 2**30
+
+
+class PromptCache:
+    """Expanded prompts, the most recently used ones kept within a number of bytes."""
+
+    def __init__(self, chat: ChatFormat, cached_bytes: int = _CACHED_BYTES) -> None:
+        self._chat = chat
+        self._room = cached_bytes
+        self._kept: OrderedDict[str, Expanded] = OrderedDict()
+
+    def get(self, prompt: Prompt) -> Expanded:
+        """The prompt's ids and pixel values."""
+        if prompt.prompt_id in self._kept:
+            self._kept.move_to_end(prompt.prompt_id)
+            return self._kept[prompt.prompt_id]
+        expanded = self._chat.expand(prompt)
+        self._kept[prompt.prompt_id] = expanded
+        self._room -= _size(expanded)
+        while self._room < 0 and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._room += _size(oldest)
+        return expanded
+
+
+def _size(expanded: Expanded) -> int:
+    return expanded.token_ids.nbytes + (0 if expanded.pixel_values is None else expanded.pixel_values.nbytes)
+
+
+def sft_sequence(prompt: Prompt, expanded: Expanded, tokenizer: PreTrainedTokenizerBase) -> TrainingSequence:
+    """The row's response with the end token; every response token counts the same."""
+    if prompt.response is None:
+        raise ValueError(f"prompt {prompt.prompt_id} has no response to train on")
+    ids = [*tokenizer(prompt.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return TrainingSequence(expanded, np.array(ids, np.int32), np.ones(len(ids), np.float32))
+
+
+def mixed_rewards(group: Group, weights: RewardWeights, rewards: Rewards) -> tuple[list[Trajectory], Mixed]:
+    """The group's scored trajectories and their rewards under a mix."""
+    scored = [t for t in group.trajectories if t.score is not None]
+    scores = [t.score for t in scored if t.score is not None]
+    names = scores[0].parts.keys() if scores else ()
+    parts = {name: np.array([score.parts[name] for score in scores]) for name in names}
+    well_formed = np.array([score.malformed is None for score in scores], dtype=bool)
+    return scored, combine(parts, well_formed, weights, rewards.credit)
+
+
+def rl_sequences(group: Group, expanded: Expanded, weights: RewardWeights, rewards: Rewards) -> list[TrainingSequence]:
+    """The group's scored trajectories with an advantage for each token.
+
+    Confidence tokens get the advantage of the calibration reward among well-formed responses, all
+    others that of the correctness reward (`rewards.mixing.combine`). Raises ValueError where the
+    engine saw other prompt ids than the learner does.
+    """
+    if not np.array_equal(group.prompt_tokens, expanded.token_ids):
+        raise ValueError(
+            f"group {group.group_id} of prompt {group.prompt_id}: the engine saw {len(group.prompt_tokens)} prompt "
+            f"tokens that differ from the learner's {len(expanded.token_ids)}: are the model's processor and the "
+            "limits of its pictures the same on both sides?"
+        )
+    scored, mixed = mixed_rewards(group, weights, rewards)
+    if not scored:
+        return []
+    answer = advantages(mixed.answer, rewards.baseline, np.ones(len(scored), dtype=bool))
+    confidence = advantages(mixed.confidence, rewards.baseline, mixed.well_formed)
+    return [
+        _rl_sequence(t, expanded, float(a), float(c), rewards.confidence_token_weight)
+        for t, a, c in zip(scored, answer, confidence, strict=True)
+    ]
+
+
+def _rl_sequence(
+    trajectory: Trajectory,
+    expanded: Expanded,
+    answer: float,
+    confidence: float,
+    confidence_token_weight: float,
+) -> TrainingSequence:
+    sample, score = trajectory.sample, trajectory.score
+    assert score is not None
+    mask: NDArray[np.bool_] = np.zeros(len(sample.tokens), dtype=bool)
+    if score.confidence_span is not None:
+        mask[score.confidence_span.start : score.confidence_span.end] = True
+    return TrainingSequence(
+        prompt=expanded,
+        response_tokens=sample.tokens,
+        weights=np.where(mask, confidence_token_weight, 1.0).astype(np.float32),
+        advantages=np.where(mask, confidence, answer).astype(np.float32),
+        behaviour_logprobs=sample.logprobs,
+        confidence_mask=mask,
+    )
+
+
+def micro_batches(
+    sequences: Sequence[TrainingSequence], chat: ChatFormat, tokens_per_micro_batch: int
+) -> list[MicroBatch]:
+    """Sequences bucketed by length and padded."""
+    pad = chat.tokenizer.pad_token_id
+    return [
+        collate(
+            [sequences[i] for i in group],
+            pad_token_id=0 if pad is None else pad,  # masked either way
+            image_token_id=chat.image_token_id,
+        )
+        for group in split_by_length([sequence.length for sequence in sequences], tokens_per_micro_batch)
+    ]

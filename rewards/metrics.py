@@ -1,0 +1,168 @@
+"""How good the answers are, and how well the stated confidence tells: accuracy and calibration together.
+
+`metrics` builds one flat `Metrics` in three steps, each from the responses it can speak of:
+
+    step            responses                                    counted in
+    answers         all; a malformed one is a wrong one          n
+    calibration     those with a readable confidence             n_confident
+    annotators      those whose annotators' votes are known      n_counted
+
+What is undefined (a rank correlation of a constant, an AUROC of one class, calibration without
+confidences) is None, never 0. Errors and scores are fractions of 1, not points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.metrics import brier_score_loss, f1_score, log_loss, recall_score, roc_auc_score
+
+from rewards.bins import calibration_error, equal_mass_bins, equal_width_bins, noise_floor
+from rewards.correctness import normalise_answer
+from rewards.outcomes import Outcomes
+
+OVERALL = "overall"
+LOG_LOSS_CLIP = 0.01  # a certain, wrong answer costs 4.6 nats, not infinity; the recipes' default log_clip
+IN_USE = 0.01  # share of the responses that must state a confidence for it to count as used
+MALFORMED = ""  # a missing answer in scikit-learn's label arrays; `Outcomes` holds no empty truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Every number of one set of outcomes; `dataclasses.asdict` of it is JSON. None: undefined."""
+
+    n: int  # outcomes
+    n_confident: int  # outcomes with a readable confidence
+    n_counted: int  # outcomes whose annotators' votes are known
+
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None  # mean recall of the classes that occur as truth
+    weighted_f1: float | None = None  # F1 of each class, weighted by how often it is the truth
+    malformed: float | None = None  # share without an answer
+
+    mean_confidence: float | None = None
+    distinct_confidences: int | None = None  # values, to 2 decimals, that at least 1% of all responses state
+    ece_bins: int | None = None  # bins asked for in ece and ece_mass
+    ece: float | None = None  # bins of equal width
+    ece_mass: float | None = None  # bins of equal mass
+    ece_noise_floor: float | None = None  # expected ece had the model been perfectly calibrated
+    brier: float | None = None
+    constant_brier: float | None = None  # of the best constant confidence: the base rate of these answers
+    log_loss: float | None = None  # nats, confidence clipped to [log_loss_clip, 1 - log_loss_clip]
+    log_loss_clip: float | None = None
+    auroc: float | None = None  # of confidence for being right
+
+    best_accuracy: float | None = None  # expected, had each answer been the majority's
+    accuracy_expected: float | None = None  # over fresh annotators: mean share
+    majority_brier: float | None = None  # least expected Brier, had each answer been the majority's
+    best_brier: float | None = None  # least expected Brier for the answers given
+    excess_brier: float | None = None  # mean (confidence - share)^2
+    brier_expected: float | None = None  # over fresh annotators: best_brier + excess_brier
+    confidence_share_rank_correlation: float | None = None  # Spearman's
+
+
+def metrics(outcomes: Outcomes, bins: int = 10) -> Metrics:
+    """All metrics of the outcomes, over `bins` bins for the calibration errors; bins >= 1."""
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, but a calibration error needs at least 1")
+    answers = _answer_metrics(outcomes)
+    calibrated = _with_calibration(answers, outcomes, bins)
+    return _with_annotators(calibrated, outcomes)
+
+
+def by_task(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
+    """Metrics of each task, in order of appearance, then those of all outcomes as "overall"."""
+    tasks = np.array(outcomes.task, dtype=np.object_)
+    names = list(dict.fromkeys(outcomes.task))
+    if OVERALL in names:
+        raise ValueError(f'got a task named "{OVERALL}", which names the metrics of all tasks; rename the task')
+    found = {name: metrics(outcomes.where(tasks == name), bins) for name in names}
+    return found | {OVERALL: metrics(outcomes, bins)}
+
+
+def _answer_metrics(outcomes: Outcomes) -> Metrics:
+    """What can be said of the answers alone."""
+    sizes = Metrics(
+        n=len(outcomes),
+        n_confident=int(outcomes.confident.sum()),
+        n_counted=int(outcomes.counted.sum()),
+    )
+    if not sizes.n:
+        return sizes
+    truth = [normalise_answer(truth) for truth in outcomes.truth]
+    answer = [MALFORMED if given is None else normalise_answer(given) for given in outcomes.answer]
+    classes = sorted(set(truth))
+    return replace(
+        sizes,
+        accuracy=float(outcomes.correct.mean()),
+        # macro recall over the true classes is balanced accuracy, and takes answers outside them
+        balanced_accuracy=float(recall_score(truth, answer, labels=classes, average="macro")),
+        weighted_f1=float(f1_score(truth, answer, labels=classes, average="weighted", zero_division=0)),
+        malformed=float(np.mean([given is None for given in outcomes.answer])),
+    )
+
+
+def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
+    """Adds what can be said of stated confidences."""
+    if not found.n_confident:
+        return found
+    readable = outcomes.where(outcomes.confident)
+    confidence, correct = readable.confidence, readable.correct
+    base_rate = float(correct.mean())
+    width, mass = equal_width_bins(confidence, bins), equal_mass_bins(confidence, bins)
+    clipped = np.clip(confidence, LOG_LOSS_CLIP, 1 - LOG_LOSS_CLIP)
+    return replace(
+        found,
+        mean_confidence=float(confidence.mean()),
+        distinct_confidences=_values_in_use(confidence, found.n),
+        ece_bins=bins,
+        ece=calibration_error(confidence, correct, width),
+        ece_mass=calibration_error(confidence, correct, mass),
+        ece_noise_floor=noise_floor(confidence, width),
+        brier=float(brier_score_loss(correct, confidence)),
+        constant_brier=base_rate * (1 - base_rate),
+        log_loss=float(log_loss(correct, clipped, labels=[False, True])),
+        log_loss_clip=LOG_LOSS_CLIP,
+        auroc=float(roc_auc_score(correct, confidence)) if 0 < base_rate < 1 else None,
+    )
+
+
+def _with_annotators(found: Metrics, outcomes: Outcomes) -> Metrics:
+    """Adds what can be said where the true probability of each answer, the annotators' share, is known."""
+    if not found.n_counted:
+        return found
+    counted = outcomes.where(outcomes.counted)
+    best = counted.best_share
+    expected = replace(
+        found,
+        best_accuracy=float(best.mean()),
+        accuracy_expected=float(counted.share.mean()),
+        majority_brier=float((best * (1 - best)).mean()),
+    )
+    readable = counted.where(counted.confident)
+    if not len(readable):
+        return expected
+    confidence, share = readable.confidence, readable.share
+    return replace(
+        expected,
+        best_brier=float((share * (1 - share)).mean()),
+        excess_brier=float(((confidence - share) ** 2).mean()),
+        brier_expected=float((share * (1 - confidence) ** 2 + (1 - share) * confidence**2).mean()),
+        confidence_share_rank_correlation=_rank_correlation(confidence, share),
+    )
+
+
+def _values_in_use(confidence: NDArray[np.float64], responses: int) -> int:
+    """Number of confidences, to 2 decimals, that at least IN_USE of the responses state."""
+    _, stated = np.unique(np.rint(confidence * 100), return_counts=True)
+    return int((stated >= IN_USE * responses).sum())
+
+
+def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Spearman's correlation of [n] and [n]; None where either is constant."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(spearmanr(first, second).statistic)

@@ -1,0 +1,79 @@
+"""Responses held against the truth: what every metric is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewards.correctness import is_correct
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """n responses, each held against one truth; parallel sequences.
+
+    A response held against several annotators is several outcomes. Raises ValueError where
+    lengths differ, a number is neither nan nor in [0, 1], a truth is empty, or a malformed
+    response has a confidence.
+    """
+
+    prompt_id: Sequence[str]  # [n]
+    task: Sequence[str]  # [n]
+    answer: Sequence[str | None]  # [n] None: malformed
+    truth: Sequence[str]  # [n] the label, or one annotator's judgement
+    confidence: NDArray[np.float64]  # [n] as stated; nan: malformed, or none asked for
+    share: NDArray[np.float64]  # [n] annotators' share of the answer, 0 if malformed; nan: counts unknown
+    best_share: NDArray[np.float64]  # [n] annotators' share of the majority's candidate; nan: counts unknown
+
+    def __post_init__(self) -> None:
+        for name in ("task", "answer", "truth", "confidence", "share", "best_share"):
+            length = len(getattr(self, name))
+            if length != len(self):
+                raise ValueError(f"outcomes: got {length} entries of {name}, expected {len(self)}, one a prompt_id")
+        for name in ("confidence", "share", "best_share"):
+            _refuse_outside_unit(name, getattr(self, name))
+        if not all(truth.strip() for truth in self.truth):
+            raise ValueError("outcomes: got an empty truth, expected a label or a judgement for each response")
+        if any(answer is None for answer in np.array(self.answer, dtype=np.object_)[self.confident]):
+            raise ValueError("outcomes: got a confidence of a malformed response, expected nan")
+
+    def __len__(self) -> int:
+        return len(self.prompt_id)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """[n] whether the answer is the truth; never for a malformed response."""
+        pairs = zip(self.answer, self.truth, strict=True)
+        return np.array([a is not None and is_correct(a, truth) for a, truth in pairs], dtype=np.bool_)
+
+    @property
+    def confident(self) -> NDArray[np.bool_]:
+        """[n] whether there is a readable confidence."""
+        return ~np.isnan(self.confidence)
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """[n] whether the annotators' votes are known."""
+        return ~np.isnan(self.share) & ~np.isnan(self.best_share)
+
+    def where(self, mask: NDArray[np.bool_]) -> Outcomes:
+        """The outcomes at which mask [n] is true, in order."""
+        kept = np.flatnonzero(mask)
+        return Outcomes(
+            prompt_id=[self.prompt_id[i] for i in kept],
+            task=[self.task[i] for i in kept],
+            answer=[self.answer[i] for i in kept],
+            truth=[self.truth[i] for i in kept],
+            confidence=self.confidence[kept],
+            share=self.share[kept],
+            best_share=self.best_share[kept],
+        )
+
+
+def _refuse_outside_unit(name: str, values: NDArray[np.float64]) -> None:
+    outside = values[~(np.isnan(values) | ((values >= 0) & (values <= 1)))]
+    if outside.size:
+        raise ValueError(f"outcomes: got {name} {outside[0]}, expected nan or a number in [0, 1]")

@@ -1,0 +1,62 @@
+"""Whether a picture can be used, told by its path and its header: no pixel is decoded."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+# Pillow reads many more, some by starting other programs, most by code that few have looked at.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+
+
+class PictureCheck:
+    """Checks the pictures that a data file in `folder` names, each once. Paths are text: there are many."""
+
+    def __init__(self, folder: Path, root: Path, megapixels_at_most: float) -> None:
+        """Pictures must lie under `root` and have at most `megapixels_at_most` million pixels."""
+        self._folder = os.path.abspath(folder)
+        self._root = os.path.abspath(root)
+        self._megapixels_at_most = megapixels_at_most
+        self._faults: dict[str, str | None] = {}
+
+    def path(self, written: str) -> str:
+        """The absolute path of the picture that the file names; `..` is resolved as text."""
+        return os.path.normpath(os.path.join(self._folder, written))
+
+    def fault(self, written: str) -> str | None:
+        """What is wrong with the picture; None if nothing is."""
+        if written not in self._faults:
+            fault = self._path_fault(written) or self._file_fault(self.path(written))
+            self._faults[written] = f"image {written!r} {fault}" if fault else None
+        return self._faults[written]
+
+    def _path_fault(self, written: str) -> str | None:
+        if not written or "\0" in written:
+            return "is not a path"
+        if os.path.isabs(written):
+            return "is an absolute path, expected one relative to the data file"
+        if not self.path(written).startswith(os.path.join(self._root, "")):
+            return f"leads out of the data folder {self._root}: move the picture into it"
+        return None
+
+    def _file_fault(self, path: str) -> str | None:
+        if not os.path.isfile(path):  # nothing else must be opened: reading a pipe would hang
+            return f"is missing: there is no file {path}"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of size, which is limited here, and of broken EXIF data
+                with Image.open(path, formats=FORMATS) as picture:
+                    width, height = picture.size
+        except Image.DecompressionBombError:
+            return f"has too many pixels to be opened, expected at most {self._megapixels_at_most:g} million"
+        except (OSError, ValueError, EOFError, OverflowError) as error:
+            return f"cannot be read ({error}), expected one of {', '.join(FORMATS)}"
+        if width * height > self._megapixels_at_most * 1e6:
+            return (
+                f"has {width} x {height} pixels, expected at most {self._megapixels_at_most:g} million: "
+                "scale it down or raise data.image_megapixels_at_most"
+            )
+        return None

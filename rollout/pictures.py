@@ -1,0 +1,42 @@
+"""Pictures from files to RGB, checked before they are decoded."""
+
+from __future__ import annotations
+
+import warnings
+
+from PIL import Image, ImageOps
+
+from rollout.picture_check import FORMATS
+
+
+def load_image(path: str, max_pixels: int) -> Image.Image:
+    """Read a picture as RGB, upright, on white where it is transparent.
+
+    Raises ValueError, naming the file, for what cannot be read and for more than `max_pixels`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of size, which is limited here, and of broken EXIF data
+            with Image.open(path, formats=FORMATS) as picture:
+                _check_size(path, picture, max_pixels)
+                return _on_white(ImageOps.exif_transpose(picture))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: {error}") from error
+    # Pillow raises these for broken files, SyntaxError for broken chunks of a PNG.
+    except (OSError, EOFError, OverflowError, SyntaxError) as error:
+        raise ValueError(f"{path}: the picture cannot be read ({error})") from error
+
+
+def _check_size(path: str, picture: Image.Image, max_pixels: int) -> None:
+    if picture.width * picture.height > max_pixels:
+        raise ValueError(
+            f"{path}: it has {picture.width}x{picture.height} pixels, at most {max_pixels} are taken: "
+            "scale it down or raise data.image_megapixels_at_most"
+        )
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -1,0 +1,198 @@
+"""The engine on vLLM: AsyncLLM behind `rollout.engine.Engine`.
+
+Weights change in flight: requests are frozen, not aborted, and go on under the new weights with the
+keys and values they have. A request's prefix cache belongs to the version it was submitted under
+(`cache_salt`). The cache of encoded pictures knows no salt and is emptied at each update; the cache
+of processed pictures does not depend on weights and stays.
+
+vllm is imported by this file, `vllm_settings`, `vllm_output` and `weight_receiver` alone. Its
+interface moves every few versions: this is 0.32's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image
+from vllm import SamplingParams, TokensPrompt
+from vllm.exceptions import VLLMClientError, VLLMServerError
+from vllm.inputs import EngineInput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from configs.schema import Engine as EngineSettings
+from rollout.chat import ChatFormat, ImageLimits, Rendered
+from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
+from rollout.prompts import Prompt
+from rollout.staging import staged
+from rollout.vllm_output import engine_output
+from rollout.vllm_settings import engine_arguments, engine_environment
+
+_SECONDS_TO_CLOSE = 1.0  # then the engine's process is killed: it has nothing to save
+_DEAD = "vLLM's engine process is gone (its log says why; VLLM_LOGGING_LEVEL=INFO shows more)"
+
+
+class VllmEngine:
+    """Implements `rollout.engine.Engine`; `start` makes one."""
+
+    def __init__(self, llm: AsyncLLM, chat: ChatFormat, tokens_per_sequence: int, version: int) -> None:
+        self._llm = llm
+        self._chat = chat
+        self._tokens_per_sequence = tokens_per_sequence
+        self._version = version
+        # A bias of minus infinity removes a token before the log-softmax: the others are renormalised.
+        self._logit_bias = dict.fromkeys(chat.barred_token_ids(), -math.inf)
+        self._request_numbers = itertools.count()
+        self._reading: dict[tuple[object, ...], asyncio.Task[tuple[Rendered, list[Image.Image]]]] = {}
+        self._updating = asyncio.Lock()
+        self._closed = False
+
+    @classmethod
+    async def start(
+        cls, model_dir: str, settings: EngineSettings, limits: ImageLimits, *, seed: int = 0, version: int = 0
+    ) -> VllmEngine:
+        """Load the Hugging Face model in `model_dir`, as weight version `version`.
+
+        Takes seconds to minutes, during which the event loop stands still. The engine runs in a
+        process started by `spawn`: a script that calls this needs an `if __name__ == "__main__"` guard.
+        """
+        chat = ChatFormat(model_dir, limits)
+        logging.getLogger("vllm").setLevel(logging.ERROR)
+        with engine_environment(settings):
+            llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, settings, chat, seed))
+        await llm.collective_rpc("end_with", args=(os.getpid(),))
+        await llm.update_weight_version(str(version))
+        await llm.get_supported_tasks()  # remembered: no request waits for it between its salt and its sending
+        return cls(llm, chat, settings.tokens_per_sequence, version)
+
+    async def generate(self, prompt: Prompt, sampling: SamplingSettings) -> EngineOutput:
+        """See `rollout.engine.Engine`. Raises ValueError for a prompt this model can never answer."""
+        started = time.time()
+        with self._as_engine_errors(prompt):
+            parameters = self._sampling_parameters(sampling)
+            request = await self._request(prompt, sampling.response_tokens)
+            async for output in self._llm.generate(request, parameters, str(next(self._request_numbers))):
+                if output.finished:
+                    return engine_output(output, started)
+        raise EngineError(f"prompt {prompt.prompt_id}: vLLM ended the request without an output")
+
+    async def update_weights(self, version: int, tensors: Weights) -> str:
+        """See `rollout.engine.Engine`. Takes torch tensors on the CPU, all of the model's.
+
+        Raises EngineDied where they do not fit, and closes the engine: the model may be half loaded.
+        """
+        async with self._updating:
+            if self._closed:
+                raise EngineDied(f"version {version} was not loaded: the engine is closed")
+            if version <= self._version:
+                raise ValueError(f"version {version} came, the engine holds {self._version} already")
+            async with staged(_torch_only(tensors)) as path:
+                try:
+                    return await self._load(version, path)
+                except BaseException as error:
+                    await self._close()
+                    if isinstance(error, Exception):  # what fails in the engine's process comes as a bare one
+                        raise EngineDied(f"version {version} was not loaded, the engine is closed: {error}") from error
+                    raise
+
+    async def close(self) -> None:
+        """See `rollout.engine.Engine`. Waits for an update that is under way."""
+        async with self._updating:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._llm.output_processor.propagate_error(EngineDeadError())  # else requests in flight wait for ever
+        await asyncio.to_thread(self._llm.shutdown, _SECONDS_TO_CLOSE)
+
+    async def _load(self, version: int, path: Path) -> str:
+        # The salt changes before the pause is sent: what carries the new one reaches the engine after
+        # the pause, what carries the old one before it. So no request reads what older weights cached.
+        self._version = version
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        checksums = await self._llm.collective_rpc("receive_weights", args=(str(path),))
+        if len(set(checksums)) != 1:
+            raise RuntimeError(f"the engine's workers read different weights, checksums {checksums}")
+        await self._llm.reset_encoder_cache()
+        await self._llm.update_weight_version(str(version))
+        await self._llm.resume_generation()
+        return str(checksums[0])
+
+    async def _request(self, prompt: Prompt, response_tokens: int) -> EngineInput:
+        rendered, images = await self._read(prompt)
+        tokens = TokensPrompt(prompt_token_ids=list(rendered.token_ids))
+        if images:
+            tokens["multi_modal_data"] = {"image": images}
+        (request,) = await self._llm.renderer.render_cmpl_async([tokens])
+        length = len(request["prompt_token_ids"])
+        if length + response_tokens > self._tokens_per_sequence:
+            raise ValueError(
+                f"prompt {prompt.prompt_id} has {length} tokens, its response up to {response_tokens}, but "
+                f"engine.tokens_per_sequence is {self._tokens_per_sequence}: raise it or shorten one of them"
+            )
+        request["cache_salt"] = str(self._version)
+        return request
+
+    async def _read(self, prompt: Prompt) -> tuple[Rendered, list[Image.Image]]:
+        """Render a prompt and read its pictures, once for all samples that are asked for together."""
+        key = (prompt.prompt_id, prompt.messages, prompt.images)
+        if key not in self._reading:
+            task = asyncio.create_task(asyncio.to_thread(_read, self._chat, prompt))
+            task.add_done_callback(lambda _: self._reading.pop(key))
+            self._reading[key] = task
+        return await asyncio.shield(self._reading[key])  # one sample's cancellation is not the others'
+
+    @contextmanager
+    def _as_engine_errors(self, prompt: Prompt) -> Iterator[None]:
+        asked = f"prompt {prompt.prompt_id}"
+        if self._closed:
+            raise EngineDied(f"{asked}: the engine is closed")
+        try:
+            yield
+        except EngineDeadError as error:
+            raise EngineDied(f"{asked}: {_DEAD}") from error
+        except VLLMServerError as error:
+            raise EngineError(f"{asked}: vLLM failed ({error.__cause__ or error})") from error
+        except VLLMClientError as error:
+            raise ValueError(f"{asked}: vLLM refuses the request ({error})") from error
+        except RuntimeError as error:
+            if self._closed:  # while vLLM was preparing the request
+                raise EngineDied(f"{asked}: the engine was closed") from error
+            raise
+
+    def _sampling_parameters(self, sampling: SamplingSettings) -> SamplingParams:
+        # Neither top-p and top-k nor penalties: the log-probabilities are those of the policy itself.
+        return SamplingParams(
+            temperature=sampling.temperature,
+            max_tokens=sampling.response_tokens,
+            seed=sampling.seed,
+            logprobs=0,  # the sampled token's alone
+            flat_logprobs=True,
+            logit_bias=self._logit_bias,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+
+
+def _read(chat: ChatFormat, prompt: Prompt) -> tuple[Rendered, list[Image.Image]]:
+    return chat.render(prompt), chat.load_images(prompt)
+
+
+def _torch_only(weights: Weights) -> dict[str, torch.Tensor]:
+    tensors = {name: tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}
+    if others := weights.keys() - tensors.keys():
+        raise TypeError(f"vLLM takes weights as torch tensors, got others for {sorted(others)[:5]}")
+    return tensors

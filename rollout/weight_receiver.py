@@ -1,0 +1,86 @@
+"""What runs inside vLLM's worker processes: the receiving end of a weight update.
+
+vLLM mixes `WeightReceiver` into its worker class (`worker_extension_cls`). Tensors arrive as a
+safetensors file in memory, which every worker of the engine maps: nothing is pickled, and with
+tensor parallelism a worker copies only what it keeps.
+
+The interface used is that of vLLM 0.32; it changes every few versions.
+"""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from rollout.checksum import checksum
+from rollout.lifeline import end_with
+
+
+class WeightReceiver:
+    """Methods that `AsyncLLM.collective_rpc` calls by name."""
+
+    vllm_config: VllmConfig
+    model_runner: GPUModelRunner
+
+    def end_with(self, process_id: int) -> None:
+        """End with that process: where it is killed, vLLM's processes would keep their memory for ever."""
+        end_with(process_id)
+
+    def receive_weights(self, path: str) -> str:
+        """Load the tensors in `path`, named as in the model's checkpoint; returns their checksum.
+
+        The engine must be paused. On CPUs vLLM packs a layer's weights and frees the originals, so
+        what it holds cannot be read back. The checksum is of the tensors handed to the loader, and
+        every parameter of the model must have been made of them, whole: ValueError where one is
+        missing or fits nowhere. The model is no longer usable then.
+        """
+        tensors = load_file(path)
+        model = self.model_runner.get_model()
+        parameters = {name for name, _ in model.named_parameters()}
+        with set_current_vllm_config(self.vllm_config), torch.no_grad():
+            # `load_weights` alone would copy into the packed weights, which have another shape.
+            initialize_layerwise_reload(model)
+            loaded: set[str] = model.load_weights(iter(tensors.items()))
+            _check_complete(model, parameters - loaded)
+            finalize_layerwise_reload(model, self.vllm_config.model_config)
+            _pack_tied_heads(model)
+        torch.accelerator.synchronize()
+        return checksum(tensors)
+
+
+def _check_complete(model: torch.nn.Module, missing: set[str]) -> None:
+    """Raise ValueError for parameters that were not sent, and for fused ones that were sent in part.
+
+    vLLM would keep the old values of the first and leave the rest of the second uninitialised.
+    """
+    partial = {name for name, layer in model.named_modules() if _is_partial(layer)}
+    if missing or partial:
+        raise ValueError(
+            "the weights sent are not the whole model's: "
+            f"{len(missing)} parameters are missing, among them {sorted(missing)[:5]}; "
+            f"{len(partial)} layers are incomplete, among them {sorted(partial)[:5]}"
+        )
+
+
+def _is_partial(layer: torch.nn.Module) -> bool:
+    progress = get_layerwise_info(layer)
+    # A finished layer can no longer load. An embedding's rows of padding are never sent.
+    if not progress.can_load() or isinstance(layer, VocabParallelEmbedding):
+        return False
+    return 0 < progress.load_numel < sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+
+
+def _pack_tied_heads(model: torch.nn.Module) -> None:
+    """Let output layers that share the embedding's weights follow it.
+
+    Loading skips them, as no weights of theirs are sent; on CPUs they would go on with the packed
+    copy they made of the old embedding. Elsewhere there is no copy, and nothing happens here.
+    """
+    for layer in model.modules():
+        if isinstance(layer, ParallelLMHead):
+            layer.quant_method.process_weights_after_loading(layer)

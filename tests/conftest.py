@@ -1,0 +1,42 @@
+"""What all tests share: hypothesis' settings, and a very small vision-language model with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from configs.schema import ScratchModel
+
+# Busy machines make single examples slow; nothing here is a test of speed.
+settings.register_profile("caliber", deadline=None)
+settings.load_profile("caliber")
+
+TAGS = ("think", "answer", "confidence")
+TEXTS = (
+    "What feeling does this picture carry? Choose one of: positive, neutral, negative.",
+    "<think>The face smiles.</think><answer>positive</answer><confidence>0.62</confidence>",
+)
+TINY = ScratchModel(
+    vocabulary_size=512,
+    width=64,
+    layers=2,
+    heads=2,  # vLLM's attention on CPUs wants heads of at least 32
+    key_value_heads=1,
+    mlp_width=128,
+    vision_width=64,
+    vision_layers=2,
+    vision_heads=4,
+    vision_mlp_width=128,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Qwen2.5-VL."""
+    from learner.scratch import build_scratch_model  # here: most tests do without torch
+
+    folder = tmp_path_factory.mktemp("tiny_model")
+    build_scratch_model(TINY, TEXTS, TAGS, folder, seed=0)
+    return folder

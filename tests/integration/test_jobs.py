@@ -1,0 +1,159 @@
+"""All three stages with the real Ray, vLLM and DeepSpeed: two rollout workers, two ranks under ZeRO-3."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from cluster.checkpoints import CheckpointFolder
+from cluster.pipeline import run_pipeline
+from cluster.run_folder import RunFolder
+from cluster.stages import read_file, run_sft
+from configs.load import load_recipe
+from configs.schema import Recipe
+from rollout.rollout_file import read_rollouts
+from rollout.trajectory import Group
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from cluster.stages import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
+        connect()
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def finished(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
+    """The recipe of a pipeline that ran, and the table it ended in."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = load_recipe(TINY, [f"output={folder}/out", f"data.root={folder}/data"])
+    return recipe, run_pipeline(recipe)
+
+
+def test_the_supervised_stages_learn_their_rows(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+
+    for number in (1, 2):
+        losses = [line["loss"] for line in _log(recipe, number)]
+        assert losses[-1] < losses[0] / 2
+
+
+def test_engine_and_learner_agree_on_log_probabilities_under_the_same_weights(
+    finished: tuple[Recipe, str],
+) -> None:
+    recipe, _ = finished
+
+    first = _log(recipe, 3)[0]
+
+    assert first["lag_max"] == 0
+    assert first["mismatch"] < 1e-3  # nats, fp32 on both sides
+
+
+def test_every_step_trains_once_on_fresh_enough_groups(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    state = _last_state(recipe)
+    lines = _log(recipe, 3)
+
+    assert [line["step"] for line in lines] == list(range(1, recipe.rl.steps + 1))
+    assert max(line["lag_max"] for line in lines) <= recipe.rl.max_policy_lag
+    assert state["ledger"]["admitted"] == recipe.rl.steps * recipe.rl.prompts_per_step
+    assert state["ledger"]["outstanding"] == []
+    assert state["ledger"]["dropped"] == []
+
+
+def test_weights_change_while_responses_are_generated(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    groups = _groups(recipe)
+    versions = {span.version for group in groups for t in group.trajectories for span in t.sample.version_spans}
+
+    assert max(line["in_flight_at_update"] for line in _log(recipe, 3)) > 0
+    assert versions >= set(range(recipe.rl.steps - 1))
+    assert {group.worker for group in groups} == {"rollout-0", "rollout-1"}
+
+
+def test_the_saved_groups_hold_what_was_trained_on(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    groups = _groups(recipe)
+    lines = _log(recipe, 3)
+
+    formats = [t.score.parts["format"] for group in groups for t in group.trajectories if t.score is not None]
+
+    assert sorted(group.group_id for group in groups) == list(range(recipe.rl.steps * recipe.rl.prompts_per_step))
+    assert np.mean(formats) == pytest.approx(np.mean([line["part/format"] for line in lines]))
+    assert np.mean(formats) > 0  # a model that never gets the form right would leave the rest untested
+
+
+def test_the_last_model_is_an_ordinary_directory_and_has_moved(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    run = RunFolder.of(recipe)
+
+    before = AutoModelForImageTextToText.from_pretrained(run.stage(2).model).state_dict()
+    after = AutoModelForImageTextToText.from_pretrained(run.stage(3).model).state_dict()
+
+    assert AutoProcessor.from_pretrained(run.stage(3).model).chat_template
+    assert before.keys() == after.keys()
+    assert any(not before[name].equal(after[name]) for name in before)
+
+
+def test_a_second_run_does_nothing_again_and_ends_in_the_same_table(finished: tuple[Recipe, str]) -> None:
+    recipe, table = finished
+    marks = {path: path.stat().st_mtime_ns for path in RunFolder.of(recipe).path.rglob("*.safetensors")}
+
+    again = run_pipeline(recipe)
+
+    assert again == table
+    assert marks == {path: path.stat().st_mtime_ns for path in RunFolder.of(recipe).path.rglob("*.safetensors")}
+
+
+def test_supervised_training_goes_on_from_its_checkpoint_to_the_same_weights(
+    finished: tuple[Recipe, str],
+) -> None:
+    recipe, _ = finished
+    folder = RunFolder.of(recipe).stage(1)
+    checkpoints = CheckpointFolder(folder.checkpoints)
+    newest = checkpoints.latest()
+    assert newest is not None and newest.step == recipe.stage1.steps
+    whole = _weights(folder.model)
+    (newest.folder / "state.json").unlink()  # as if the job had died before the last checkpoint was whole
+
+    prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
+    base = str(RunFolder.of(recipe).scratch_model)
+    asyncio.run(run_sft(recipe, 1, recipe.stage1, base, prompts))
+
+    resumed = _weights(folder.model)
+    assert all(np.allclose(whole[name], resumed[name], atol=1e-5) for name in whole)
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    state = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+def _log(recipe: Recipe, number: int) -> list[dict[str, Any]]:
+    path = RunFolder.of(recipe).stage(number).path / "log.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _last_state(recipe: Recipe) -> dict[str, Any]:
+    checkpoint = CheckpointFolder(RunFolder.of(recipe).stage(3).checkpoints).latest()
+    assert checkpoint is not None
+    return checkpoint.state
+
+
+def _groups(recipe: Recipe) -> list[Group]:
+    files = sorted(RunFolder.of(recipe).stage(3).rollouts.glob("*.rollouts"))
+    return [group for file in files for group in read_rollouts(file)]

@@ -1,0 +1,265 @@
+"""The real vLLM with a tiny random Qwen2.5-VL, in fp32 on the CPU, held against transformers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+
+from configs.schema import Engine, Precision
+from rollout.chat import ChatFormat, ImageLimits
+from rollout.checksum import checksum
+from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings
+from rollout.prompts import Message, Prompt
+from rollout.trajectory import FinishReason, VersionSpan
+from rollout.vllm_engine import VllmEngine
+
+Result = TypeVar("Result")
+
+
+class Run(Protocol):
+    def __call__(self, work: Coroutine[Any, Any, Result], /) -> Result: ...
+
+
+SETTINGS = Engine(
+    precision=Precision.FP32,
+    threads_per_worker=1,
+    tokens_per_sequence=512,
+    sequences_at_once=64,
+    kv_cache_gib=0.25,
+)
+LIMITS = ImageLimits(min_pixels=56 * 56, max_pixels=84 * 84)
+QUESTION = "<image>What feeling does this picture carry? Choose one of: positive, neutral, negative."
+TOLERANCE = 1e-3  # between two implementations of the same model in fp32
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Runs coroutines of all tests in one event loop, the engine's."""
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+@pytest.fixture(scope="module")
+def engine(run: Run, tiny_model: Path) -> Iterator[VllmEngine]:
+    """One engine for all tests: each uses weight versions of its own. Only the last may break it."""
+    engine = run(VllmEngine.start(str(tiny_model), SETTINGS, LIMITS))
+    yield engine
+    run(engine.close())
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_model: Path) -> ChatFormat:
+    return ChatFormat(str(tiny_model), LIMITS)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
+    """Thirty-two questions, each about a picture of its own; sizes 56x56 and 84x56."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    asked = []
+    for number in range(32):
+        path = folder / f"{number}.png"
+        pixels = generator.integers(0, 256, (56, 56 + 28 * (number % 2), 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        asked.append(Prompt(f"picture-{number}", "test", (Message("user", QUESTION),), (str(path),)))
+    return asked
+
+
+TEXT_PROMPT = Prompt("text", "test", (Message("system", "Answer."), Message("user", "Which feeling?")))
+
+
+def model_with(tiny_model: Path, seed: int | None = None) -> PreTrainedModel:
+    """The tiny model in transformers, its weights moved at random where a seed is given."""
+    model = AutoModelForImageTextToText.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Named as the learner names them."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def logprobs_by_transformers(
+    model: PreTrainedModel, chat: ChatFormat, prompt: Prompt, output: EngineOutput, temperature: float
+) -> NDArray[np.float32]:
+    """What the learner computes: a forward pass over prompt and response, barred tokens masked."""
+    expanded = chat.expand(prompt)
+    assert expanded.token_ids.tolist() == output.prompt_tokens.tolist()
+    ids = torch.from_numpy(np.concatenate([output.prompt_tokens, output.tokens]).astype(np.int64))[None]
+    inputs = {"input_ids": ids, "mm_token_type_ids": torch.eq(ids, chat.image_token_id or -1).long()}
+    if expanded.pixel_values is not None and expanded.image_grid_thw is not None:
+        inputs |= {"pixel_values": expanded.pixel_values, "image_grid_thw": expanded.image_grid_thw}
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, len(output.prompt_tokens) - 1 : -1].float() / temperature
+    logits[:, list(chat.barred_token_ids())] = -torch.inf
+    chosen = torch.from_numpy(output.tokens.astype(np.int64))
+    return logits.log_softmax(-1)[torch.arange(len(chosen)), chosen].numpy()
+
+
+async def sample(engine: VllmEngine, prompts: list[Prompt], settings: SamplingSettings) -> list[EngineOutput]:
+    return list(await asyncio.gather(*(engine.generate(prompt, settings) for prompt in prompts)))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_are_those_of_transformers(
+    engine: VllmEngine,
+    run: Run,
+    chat: ChatFormat,
+    prompts: list[Prompt],
+    tiny_model: Path,
+    temperature: float,
+) -> None:
+    asked = [*prompts[:4], TEXT_PROMPT]
+
+    outputs = run(sample(engine, asked, SamplingSettings(temperature, 24)))
+
+    model = model_with(tiny_model)
+    for prompt, output in zip(asked, outputs, strict=True):
+        expected = logprobs_by_transformers(model, chat, prompt, output, temperature)
+        np.testing.assert_allclose(output.logprobs, expected, atol=TOLERANCE)
+
+
+def test_greedy_sampling_takes_the_likeliest_token(
+    engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt], tiny_model: Path
+) -> None:
+    first, second = run(sample(engine, [prompts[0]] * 2, SamplingSettings(0.0, 8)))
+
+    assert first.tokens.tolist() == second.tokens.tolist()
+    expected = logprobs_by_transformers(model_with(tiny_model), chat, prompts[0], first, temperature=1.0)
+    np.testing.assert_allclose(first.logprobs, expected, atol=TOLERANCE)
+
+
+def test_a_seed_decides_the_response(engine: VllmEngine, run: Run) -> None:
+    settings = [SamplingSettings(1.0, 16, seed) for seed in (1, 1, 2)]
+
+    one, same, other = (run(engine.generate(TEXT_PROMPT, each)) for each in settings)
+
+    assert one.tokens.tolist() == same.tokens.tolist() != other.tokens.tolist()
+
+
+def test_barred_tokens_are_never_sampled(engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt]) -> None:
+    barred = set(chat.barred_token_ids())
+
+    # A random model is almost uniform: without the bar about 70 of these 6,400 tokens would be barred.
+    outputs = run(sample(engine, prompts * 4, SamplingSettings(2.0, 50)))
+
+    assert len(barred) == 4
+    assert not any(barred & set(output.tokens.tolist()) for output in outputs)
+
+
+def test_a_response_ends_with_the_end_token_or_at_the_limit(
+    engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt]
+) -> None:
+    outputs = run(sample(engine, prompts * 2, SamplingSettings(2.0, 200)))
+
+    assert {output.finish_reason for output in outputs} == {FinishReason.STOP, FinishReason.LENGTH}
+    for output in outputs:
+        stopped = output.finish_reason is FinishReason.STOP
+        assert (output.tokens[-1] == chat.tokenizer.eos_token_id) == stopped
+        assert len(output.tokens) == 200 or stopped
+        assert chat.tokenizer.eos_token_id not in output.tokens[:-1]
+
+
+def test_weights_change_while_requests_run(
+    engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt], tiny_model: Path
+) -> None:
+    model = model_with(tiny_model, seed=10)
+    settings = SamplingSettings(1.0, 200)
+
+    async def update_in_flight() -> tuple[str, list[EngineOutput], list[EngineOutput]]:
+        running = asyncio.gather(*(engine.generate(prompt, settings) for prompt in prompts))
+        await asyncio.sleep(0.7)
+        received = await engine.update_weights(10, weights_of(model))
+        return received, list(await running), await sample(engine, prompts[:4], SamplingSettings(1.0, 24))
+
+    received, running, after = run(update_in_flight())
+
+    assert received == checksum(weights_of(model))
+    assert len(running) == 32
+    for output in running:
+        assert output.version_spans[0].start == 0
+        assert output.version_spans[-1].end == len(output.tokens)
+    assert any(len(output.version_spans) == 2 for output in running)
+    for prompt, output in zip(prompts[:4], after, strict=True):
+        assert output.version_spans == (VersionSpan(10, 0, len(output.tokens)),)
+        expected = logprobs_by_transformers(model, chat, prompt, output, temperature=1.0)
+        np.testing.assert_allclose(output.logprobs, expected, atol=TOLERANCE)
+
+
+def test_no_cache_outlives_its_weights(
+    engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt], tiny_model: Path
+) -> None:
+    # Long enough for several blocks of the prefix cache; the picture is in the encoder's cache too.
+    long = Prompt("long", "test", (Message("user", QUESTION + " Think well." * 40),), prompts[0].images)
+    settings = SamplingSettings(1.0, 4)
+    model = model_with(tiny_model, seed=20)
+
+    async def ask_before_and_after() -> tuple[EngineOutput, EngineOutput]:
+        before = (await sample(engine, [long] * 4, settings))[-1]
+        await engine.update_weights(20, weights_of(model))
+        return before, await engine.generate(long, settings)
+
+    before, after = run(ask_before_and_after())
+
+    assert before.prompt_tokens.tolist() == after.prompt_tokens.tolist()
+    expected = logprobs_by_transformers(model, chat, long, after, temperature=1.0)
+    np.testing.assert_allclose(after.logprobs, expected, atol=TOLERANCE)
+
+
+def test_a_version_that_is_not_newer_is_refused(engine: VllmEngine, run: Run, tiny_model: Path) -> None:
+    weights = weights_of(model_with(tiny_model))
+    run(engine.update_weights(30, weights))
+
+    with pytest.raises(ValueError, match="the engine holds 30 already"):
+        run(engine.update_weights(30, weights))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(engine: VllmEngine, run: Run) -> None:
+    with pytest.raises(ValueError, match=r"engine\.tokens_per_sequence is 512"):
+        run(engine.generate(TEXT_PROMPT, SamplingSettings(1.0, 500)))
+
+
+def test_a_cancelled_request_frees_its_place(engine: VllmEngine, run: Run, prompts: list[Prompt]) -> None:
+    async def cancel_all_but_one() -> EngineOutput:
+        settings = SamplingSettings(1.0, 20)
+        running = [asyncio.ensure_future(engine.generate(prompts[0], settings)) for _ in range(4)]
+        await asyncio.sleep(0)
+        for request in running[1:]:
+            request.cancel()
+        return await running[0]
+
+    assert len(run(cancel_all_but_one()).tokens) > 0
+
+
+def test_weights_that_do_not_fit_close_the_engine(
+    engine: VllmEngine, run: Run, prompts: list[Prompt], tiny_model: Path
+) -> None:
+    weights = weights_of(model_with(tiny_model))
+    del weights[next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))]
+
+    async def send_while_a_request_runs() -> EngineOutput:
+        running = asyncio.ensure_future(engine.generate(prompts[0], SamplingSettings(1.0, 400)))
+        await asyncio.sleep(0.1)
+        with pytest.raises(EngineDied, match="1 layers are incomplete"):
+            await engine.update_weights(40, weights)
+        return await running
+
+    with pytest.raises(EngineError):
+        run(send_while_a_request_runs())
+    with pytest.raises(EngineDied):
+        run(engine.generate(prompts[0], SamplingSettings(1.0, 4)))

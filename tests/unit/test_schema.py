@@ -1,0 +1,87 @@
+"""The schema's own promises, and every recipe that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from configs.derive import derive, problems
+from configs.fields import describe, section_under
+from configs.load import load_recipe, write_resolved
+from configs.schema import Engine, Model, Recipe, Rl, ScratchModel, Section
+
+RECIPES = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(RECIPES.rglob("*.yaml"))
+
+
+def sections(section: type[Section] = Recipe) -> Iterator[type[Section]]:
+    """A section and all sections in it."""
+    yield section
+    for name in section.model_fields:
+        inner = section_under(section, name)
+        if inner is not None:
+            yield from sections(inner)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_a_shipped_recipe_loads_can_work_and_survives_being_written(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    write_resolved(recipe, tmp_path / "resolved.yaml")
+
+    assert problems(recipe) == []
+    assert derive(recipe).trajectories_per_step > 0
+    assert load_recipe(tmp_path / "resolved.yaml") == recipe
+
+
+def test_recipes_are_shipped() -> None:
+    assert (RECIPES / "emoji" / "demo.yaml") in SHIPPED
+
+
+def test_every_key_has_help() -> None:
+    assert [field.path for field in describe() if not field.help] == []
+
+
+def test_what_may_be_null_is_null_by_default() -> None:
+    """Else null, which asks for the default, could not be written into a resolved recipe."""
+    may_be_null = [
+        (section, name, field.default)
+        for section in sections()
+        for name, field in section.model_fields.items()
+        if NoneType in get_args(field.annotation)
+    ]
+
+    assert len(may_be_null) >= 7
+    assert [found for found in may_be_null if found[2] is not None] == []
+
+
+def test_every_section_says_what_it_is() -> None:
+    assert [section for section in sections() if not section.__doc__] == []
+
+
+def test_a_section_cannot_be_changed() -> None:
+    engine = Engine()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        engine.workers = 2
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Engine.model_validate({"worker": 2})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0, -1.0])
+def test_a_temperature_of_rl_is_a_positive_number(value: float) -> None:
+    with pytest.raises(ValidationError, match="temperature"):
+        Rl.model_validate({"steps": 1, "optimizer": {"learning_rate": 1.0}, "temperature": value})
+
+
+@pytest.mark.parametrize("values", [{}, {"path": "a", "scratch": ScratchModel()}])
+def test_a_model_has_exactly_one_source(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"exactly one of model\.path and model\.scratch"):
+        Model.model_validate(values)
