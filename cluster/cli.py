@@ -178,21 +178,26 @@ def _rl(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     from cluster.evaluation import evaluate
     from cluster.metrics_table import metrics_table
+    from cluster.sampling import rollout_pool
     from cluster.stages import connect, read_file
+    from rewards.metrics import Metrics
 
     recipe = load_recipe(options.recipe, options.overrides)
     prompts = read_file(recipe, str(options.data.absolute()))
     connect()
-    found = asyncio.run(
-        evaluate(
-            recipe,
-            options.model,
-            {"": (prompts, options.out)},
-            temperature=options.temperature,
-            require_confidence=not options.without_confidence,
-        )
-    )
-    print(metrics_table(list(found[""].items())))
+
+    async def job() -> dict[str, Metrics]:
+        async with rollout_pool(recipe, options.model) as pool:
+            found = await evaluate(
+                recipe,
+                pool,
+                {"": (prompts, options.out)},
+                temperature=options.temperature,
+                require_confidence=not options.without_confidence,
+            )
+        return found[""]
+
+    print(metrics_table(list(asyncio.run(job()).items())))
     return 0
 
 

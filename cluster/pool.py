@@ -64,6 +64,11 @@ class RolloutPool:
         return pool
 
     @property
+    def size(self) -> int:
+        """Number of workers, those being replaced included."""
+        return len(self._workers)
+
+    @property
     def in_flight(self) -> int:
         """Visits being generated."""
         return sum(worker.visits for worker in self._workers)

@@ -45,16 +45,16 @@ class StageFolder:
         """Predictions and metrics on an evaluation file."""
         return self.path / "evaluation" / name
 
-    def finished(self, digest: str) -> bool:
-        """Whether the stage ended, from the same settings and the same start."""
-        mark = self.path / "done.json"
+    def finished(self, what: str, digest: str) -> bool:
+        """Whether the stage's training or evaluation ended, from the same settings and the same start."""
+        mark = self.path / f"{what}-done.json"
         return mark.exists() and json.loads(mark.read_text(encoding="utf-8"))["digest"] == digest
 
-    def finish(self, digest: str) -> None:
-        """Mark the stage as ended."""
-        aside = self.path / ".done.json"
+    def finish(self, what: str, digest: str) -> None:
+        """Mark the stage's training or evaluation as ended."""
+        aside = self.path / f".{what}-done.json"
         aside.write_text(json.dumps({"digest": digest}), encoding="utf-8")
-        aside.rename(self.path / "done.json")
+        aside.rename(self.path / f"{what}-done.json")
 
 
 @dataclass(frozen=True, slots=True)

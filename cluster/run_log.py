@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from configs.schema import Recipe, Wandb
+from configs.schema import Recipe, Wandb, WandbMode
 
 Metrics = Mapping[str, float | None]
 
@@ -77,7 +77,7 @@ class RunLog:
 
 
 def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # type: ignore[no-untyped-def]
-    if settings.mode == "disabled":
+    if settings.mode is WandbMode.DISABLED:
         return None
     import wandb  # here: it takes a second to import, and most runs do without
 
@@ -85,6 +85,6 @@ def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # ty
         project=settings.project,
         name=f"{recipe.name}-{stage}",
         dir=str(folder),
-        mode=settings.mode,
+        mode=settings.mode.value,  # type: ignore[arg-type]  # the same words
         config=recipe.model_dump(mode="json"),
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import ray
 
 from cluster.pool import RolloutPool
-from configs.schema import Engine
+from configs.schema import Recipe
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
 from rollout.engine import SamplingSettings
@@ -20,20 +21,22 @@ from rollout.worker import Visit
 _VISITS_AT_ONCE = 64  # a worker: keeps the engine's batch full without queueing the whole file on it
 
 
+@asynccontextmanager
+async def rollout_pool(recipe: Recipe, model_dir: str) -> AsyncIterator[RolloutPool]:
+    """Rollout workers for a model, ended on leaving."""
+    limits = ImageLimits.of(recipe.model, recipe.data)
+    pool = await RolloutPool.start(model_dir, recipe.engine, limits, recipe.seed, recipe.rl.seconds_per_wait)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
 async def sample_responses(
-    model_dir: str,
-    prompts: Sequence[Prompt],
-    samples_per_prompt: int,
-    sampling: SamplingSettings,
-    engine: Engine,
-    limits: ImageLimits,
-    *,
-    seed: int,
-    seconds_per_wait: float,
+    pool: RolloutPool, prompts: Sequence[Prompt], samples_per_prompt: int, sampling: SamplingSettings
 ) -> list[Group]:
-    """A group for each prompt, in their order. Starts rollout workers and ends them."""
-    pool = await RolloutPool.start(model_dir, engine, limits, seed, seconds_per_wait)
-    room = asyncio.Semaphore(_VISITS_AT_ONCE * engine.workers)
+    """A group for each prompt, in their order."""
+    room = asyncio.Semaphore(_VISITS_AT_ONCE * pool.size)
 
     async def visit(number: int, prompt: Prompt) -> Group:
         async with room:
@@ -41,9 +44,6 @@ async def sample_responses(
             reference: ray.ObjectRef = await pool.generate(visited, sampling)
             return decode_group(await reference)
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(visit(number, prompt)) for number, prompt in enumerate(prompts)]
-    finally:
-        await pool.close()
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(visit(number, prompt)) for number, prompt in enumerate(prompts)]
     return [task.result() for task in running]

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 import ray
@@ -20,7 +19,7 @@ from cluster.quiet import ENVIRONMENT
 from cluster.rewarding import RewardService
 from cluster.run_folder import RunFolder, StageFolder, written_aside
 from cluster.run_log import Column, RunLog
-from cluster.sampling import sample_responses
+from cluster.sampling import rollout_pool, sample_responses
 from cluster.seeding import SeededRows, seed_by_agreement, seed_by_annotators
 from cluster.step_metrics import COLUMNS
 from cluster.visits import Visits
@@ -138,23 +137,16 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
 async def seed_confidences(recipe: Recipe, model_dir: str) -> list[Prompt]:
     """Stage 2's rows: the file's prompts with responses that state a confidence. Written to the stage's folder."""
     seeding = recipe.seeding
-    agreement = seeding.source is SeedSource.AGREEMENT
-    prompts = read_file(recipe, recipe.data.stage2, need_response=not agreement, require_reference=not agreement)
-    if agreement:
-        groups = await sample_responses(
-            model_dir,
-            prompts,
-            seeding.samples_per_prompt,
-            SamplingSettings(seeding.temperature, recipe.rl.response_tokens),
-            recipe.engine,
-            ImageLimits.of(recipe.model, recipe.data),
-            seed=recipe.seed,
-            seconds_per_wait=recipe.rl.seconds_per_wait,
-        )
-        seeded = seed_by_agreement(prompts, groups, seeding, recipe.response, recipe.seed)
-    else:
+    if seeding.source is SeedSource.ANNOTATORS:
+        prompts = read_file(recipe, recipe.data.stage2, need_response=True)
         seeded = seed_by_annotators(prompts, seeding, recipe.response, recipe.seed)
-    print(f"seeded confidences: {seeded.summary()}")
+    else:
+        prompts = read_file(recipe, recipe.data.stage2, require_reference=False)
+        sampling = SamplingSettings(seeding.temperature, recipe.rl.response_tokens)
+        async with rollout_pool(recipe, model_dir) as pool:
+            groups = await sample_responses(pool, prompts, seeding.samples_per_prompt, sampling)
+        seeded = seed_by_agreement(prompts, groups, seeding, recipe.response, recipe.seed)
+    print(f"seeded confidences: {seeded.summary()}", flush=True)
     _write_seeds(RunFolder.of(recipe).stage(2), seeded)
     return seeded.prompts
 
@@ -167,16 +159,18 @@ def _write_seeds(folder: StageFolder, seeded: SeededRows) -> None:
     folder.seeds.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-async def run_rl(recipe: Recipe, model_dir: str) -> int:
-    """Reinforcement learning from `model_dir`; ends in stage 3's model. Returns the steps taken."""
+async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> int:
+    """Reinforcement learning from `model_dir`, whose weights the pool holds; ends in stage 3's model.
+
+    Returns the steps taken, which are fewer than the recipe's where the job was told to stop.
+    """
     folder = RunFolder.of(recipe).stage(3)
     rl, limits = recipe.rl, ImageLimits.of(recipe.model, recipe.data)
     prompts = read_file(recipe, recipe.data.stage3)
-    by_id: Mapping[str, Prompt] = {prompt.prompt_id: prompt for prompt in prompts}
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
     rewards = RewardService(recipe, model_dir, folder.rollouts)
-    learners, pool, _ = await asyncio.gather(
+    learners, _ = await asyncio.gather(
         LearnerGroup.start(RlActor, recipe.learner, (model_dir, recipe, by_id, limits), rl.seconds_per_wait),
-        RolloutPool.start(model_dir, recipe.engine, limits, recipe.seed, rl.seconds_per_wait),
         rewards.start(),
     )
     visits = Visits(prompts, recipe.rewards.correctness, rl.samples_per_prompt, recipe.seed)
@@ -192,7 +186,6 @@ async def run_rl(recipe: Recipe, model_dir: str) -> int:
         return steps
     finally:
         await rewards.close()
-        await pool.close()
         learners.close()
 
 

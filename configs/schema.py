@@ -8,7 +8,7 @@ confidences between them, reinforcement learning and evaluation. All sections ar
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -66,6 +66,14 @@ class SeedSource(StrEnum):
 
     AGREEMENT = "agreement"  # share of the stage-1 model's own samples that give the same answer
     ANNOTATORS = "annotators"  # annotators' share of the answer
+
+
+class WandbMode(StrEnum):
+    """Where Weights & Biases keeps a run."""
+
+    DISABLED = "disabled"
+    OFFLINE = "offline"  # files in the run's folder
+    ONLINE = "online"
 
 
 class ScratchModel(Section):
@@ -347,6 +355,8 @@ class Evaluation(Section):
 
     temperature: NonNegativeFloat = 1.0
     """Sampling temperature; 0 is greedy."""
+    stage1_temperature: NonNegativeFloat = 0.2
+    """The same for stage 1's model: what it knows, without a confidence that could say how much of it is chance."""
     samples_per_prompt: PositiveInt = 1
     """Responses for each prompt."""
     response_tokens: PositiveInt = 512
@@ -362,8 +372,8 @@ class Evaluation(Section):
 class Wandb(Section):
     """Weights & Biases."""
 
-    mode: Literal["disabled", "offline", "online"] = "disabled"
-    """disabled, offline (files in the run's folder) or online."""
+    mode: WandbMode = WandbMode.DISABLED
+    """Where the run is kept."""
     project: str = "caliber"
     """Project of the runs."""
 
