@@ -33,7 +33,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Exact versions of what .venv holds now. Left out: what differs between CPU and GPU builds.
+# Exact versions of what .venv holds now; the file itself says what is left out.
 constraints: install
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' \
 		| grep -vE '^(torchaudio|torchcodec|triton)=='; } > constraints.new

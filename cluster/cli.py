@@ -35,7 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Mistakes in the input are told in a line or a few, not as a trace."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes overrides only next to the recipe; `sft RECIPE --stage 2 KEY=VALUE` should work too.
+    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and "overrides" not in options):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
     try:
         code: int = options.run(options)
     except (RecipeError, ValueError, FileNotFoundError, FileExistsError) as error:

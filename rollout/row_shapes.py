@@ -30,7 +30,7 @@ from pydantic_core import ErrorDetails
 from rollout.prompts import Message
 from rollout.rows import PLACEHOLDER, Row
 
-_UNION_STEPS = ("text_content", "parts")  # pydantic's, not the row's
+_UNION_STEPS = ("text_content", "parts", "str", "constrained-str", "int", "list[str]")  # not the row's, pydantic's
 _SELF_EXPLAINING = ("missing", "value_error")  # the input is the whole object around: no help
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

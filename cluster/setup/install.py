@@ -2,7 +2,7 @@
 
 `make install` runs it as `python -m cluster.setup.install`. It installs
 1. torch: a CPU build where there is no NVIDIA GPU, from PyTorch's own index where plain pip finds none;
-2. Caliber with its extras, to the exact versions of constraints.txt;
+2. Caliber with its extras, on CPUs in the exact versions of constraints.txt;
 3. what `cluster.setup.repairs` says is needed.
 A stamp in the environment lets the next run end at once while none of the files behind it has changed.
 
@@ -102,11 +102,16 @@ def install_cpu_torch(pip: PipLike, version: str) -> list[str]:
     return options
 
 
-def install_packages(pip: PipLike, engine: Engine, options: Iterable[str]) -> None:
-    """Install Caliber, editable, with its extras and vLLM."""
+def install_packages(pip: PipLike, hardware: str, engine: Engine, options: Iterable[str]) -> None:
+    """Install Caliber, editable, with its extras and vLLM.
+
+    The constraints are for CPUs, where they were tested: vLLM's CUDA build pins most of what it needs itself, and
+    other versions of some (apache-tvm-ffi).
+    """
     extras = ",".join([*([engine.extra] if engine.extra else []), *EXTRAS])
     requirements = [engine.requirement] if engine.requirement else []
-    outcome = pip.run("install", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[{extras}]", *requirements, *options)
+    constraints = ["-c", str(CONSTRAINTS)] if hardware == "cpu" else []
+    outcome = pip.run("install", *constraints, "-e", f"{ROOT}[{extras}]", *requirements, *options)
     if not outcome.succeeded:
         raise InstallError(outcome.report("pip could not install Caliber"))
 
@@ -148,7 +153,7 @@ def install(hardware: str) -> None:
     installed = {dist.name.lower().replace("_", "-"): dist.version for dist in metadata.distributions()}
     engine = choose_engine(hardware, pinned(extras[hardware], ENGINES[hardware]), installed, pip.offers)
     options = install_cpu_torch(pip, pinned(pins, "torch")) if hardware == "cpu" else []
-    install_packages(pip, engine, options)
+    install_packages(pip, hardware, engine, options)
     repairs.repair_torchvision(repairs.probe, Path(sysconfig.get_path("purelib")))
     repairs.remove_broken(repairs.probe, repairs.is_installed, pip)
     print("caliber: installed; `caliber doctor` checks that everything works", flush=True)

@@ -138,18 +138,26 @@ def test_packages_are_installed_under_the_constraints_with_the_same_index(
 ) -> None:
     pip = FakePip()
 
-    install.install_packages(pip, engine, ["--extra-index-url", CPU_INDEX])
+    install.install_packages(pip, "cpu", engine, ["--extra-index-url", CPU_INDEX])
 
     own = f"{install.ROOT}[{extras}]"
     expected = ("install", "-c", str(install.CONSTRAINTS), "-e", own, *more, "--extra-index-url", CPU_INDEX)
     assert pip.runs == [expected]
 
 
+def test_the_constraints_of_cpus_do_not_bind_a_gpu() -> None:
+    pip = FakePip()
+
+    install.install_packages(pip, "gpu", Engine(extra="gpu"), [])
+
+    assert pip.runs == [("install", "-e", f"{install.ROOT}[gpu,demo,dev]")]
+
+
 def test_a_failed_install_shows_pips_last_lines() -> None:
     pip = FakePip(Outcome(False, "\n".join(f"line {number}" for number in range(100))))
 
     with pytest.raises(InstallError) as caught:
-        install.install_packages(pip, Engine(extra="cpu"), [])
+        install.install_packages(pip, "cpu", Engine(extra="cpu"), [])
 
     assert "line 99" in str(caught.value)
     assert "line 50" not in str(caught.value)
