@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.quiet import ENVIRONMENT
+from cluster.stopped import Stopped
 from configs.load import RecipeError, load_recipe
 from configs.schema import Recipe, Response
 
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.overrides += rest
     try:
         code: int = options.run(options)
+    except Stopped as stopped:
+        print(stopped)
+        return 0
     except (RecipeError, ValueError, FileNotFoundError, FileExistsError) as error:
         if options.trace:
             raise
@@ -184,7 +188,7 @@ def _rl(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     from cluster.evaluation import evaluate
     from cluster.metrics_table import metrics_table
-    from cluster.sampling import rollout_pool
+    from cluster.sampling import RolloutWorkers
     from cluster.stages import connect, read_file
     from rewards.metrics import Metrics
 
@@ -193,10 +197,10 @@ def _eval(options: argparse.Namespace) -> int:
     connect()
 
     async def job() -> dict[str, Metrics]:
-        async with rollout_pool(recipe, options.model) as pool:
+        async with RolloutWorkers(recipe) as workers:
             found = await evaluate(
                 recipe,
-                pool,
+                await workers.holding(options.model),
                 {"": (prompts, options.out)},
                 temperature=options.temperature,
                 require_confidence=not options.without_confidence,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Clocks:
@@ -17,18 +19,19 @@ class Clocks:
         self._update_seconds = 0.0
         self._in_flight_at_update = 0
 
-    def visit_began(self) -> None:
-        """A prompt was given to the workers."""
+    @contextmanager
+    def visit(self) -> Iterator[None]:
+        """A prompt is with the workers."""
         if self._idle_since is not None:
             self._idle += time.perf_counter() - self._idle_since
             self._idle_since = None
         self._active += 1
-
-    def visit_ended(self) -> None:
-        """The workers gave a group back."""
-        self._active -= 1
-        if self._active == 0:
-            self._idle_since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if self._active == 0:
+                self._idle_since = time.perf_counter()
 
     def rolled(self, tokens: int) -> None:
         """A group is complete."""

@@ -82,6 +82,7 @@ class Controller:
         self._changed = asyncio.Condition()
         self._ended: asyncio.Queue[tuple[Visit, GroupRecord | None, ray.ObjectRef | None]] = asyncio.Queue()
         self._stopping = False
+        self._wake: asyncio.Task[None] | None = None
         self._clocks = Clocks()
 
     async def run(self) -> int:
@@ -99,7 +100,7 @@ class Controller:
         """End after the step that is under way, with a checkpoint."""
         logger.warning("stopping after the step that is under way")
         self._stopping = True
-        self._nudge = asyncio.create_task(self._notify())
+        self._wake = asyncio.create_task(self._notify())
 
     async def _admit(self) -> None:
         async with asyncio.TaskGroup() as visits:
@@ -114,7 +115,6 @@ class Controller:
                     self._ledger.admit(group_id, self._parts.visits.prompt_id(group_id))
                 visit = self._parts.visits.visit(group_id)
                 self._buffer.started(group_id, self._confirmed)
-                self._clocks.visit_began()
                 visits.create_task(self._visit(visit))
 
     async def _visit(self, visit: Visit) -> None:
@@ -122,11 +122,10 @@ class Controller:
         sampling = SamplingSettings(rl.temperature, rl.response_tokens)
         record, group = None, None
         try:
-            sampled = await self._parts.pool.generate(visit, sampling)
-            self._clocks.visit_ended()
+            with self._clocks.visit():
+                sampled = await self._parts.pool.generate(visit, sampling)
             record, group = await self._parts.rewards.score(sampled, visit)
         except EngineError as error:
-            self._clocks.visit_ended()
             logger.error("group %d of prompt %s is dropped: %s", visit.group_id, visit.prompt.prompt_id, error)
         await self._ended.put((visit, record, group))
 

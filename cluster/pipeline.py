@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 
 from cluster.evaluation import evaluate, read_metrics
 from cluster.metrics_table import metrics_table
-from cluster.pool import RolloutPool
 from cluster.run_folder import RunFolder, digest
-from cluster.sampling import rollout_pool
+from cluster.sampling import RolloutWorkers
 from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences, starting_model
 from configs.load import write_resolved
 from configs.schema import Recipe
@@ -29,7 +27,7 @@ def run_pipeline(recipe: Recipe) -> str:
 def run_one_stage(recipe: Recipe, number: int) -> int:
     """One stage as a job of its own, from its predecessor's model; returns the exit code."""
     run = _prepare(recipe)
-    asyncio.run(_train(recipe, run, number, None))
+    asyncio.run(_one_stage(recipe, run, number))
     print(f"stage {number}: {run.stage(number).model}")
     return 0
 
@@ -50,47 +48,42 @@ def _prepare(recipe: Recipe) -> RunFolder:
 
 async def _all_stages(recipe: Recipe, run: RunFolder) -> None:
     marks = _digests(recipe)
-    # Rollout workers take long to start: those that evaluate stage 2 go on to generate for stage 3,
-    # and evaluate it with the weights they then hold.
-    async with AsyncExitStack() as stack:
-        pool: RolloutPool | None = None
+    async with RolloutWorkers(recipe) as workers:
         for number in (1, 2, 3):
             stage = run.stage(number)
             if not stage.finished("training", marks[number]):
-                await _train(recipe, run, number, pool)
+                await _train(recipe, run, number, workers)
                 stage.finish("training", marks[number])
-            elif pool is not None:
-                await stack.aclose()
-                pool = None
             if not stage.finished("evaluation", marks[number]):
-                if pool is None:
-                    pool = await stack.enter_async_context(rollout_pool(recipe, str(stage.model)))
-                await _evaluate(recipe, run, number, pool)
+                await _evaluate(recipe, run, number, workers)
                 stage.finish("evaluation", marks[number])
-            if number == 1 and pool is not None:  # the learner of stage 2 needs the room
-                await stack.aclose()
-                pool = None
 
 
-async def _train(recipe: Recipe, run: RunFolder, number: int, pool: RolloutPool | None) -> None:
-    """One stage; `pool` holds the weights of stage 2, or is None."""
-    if number == 1:
-        prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
-        await run_sft(recipe, 1, recipe.stage1, starting_model(recipe), prompts)
-    elif number == 2:
-        model = str(run.stage(1).model)
-        await run_sft(recipe, 2, recipe.stage2, model, await seed_confidences(recipe, model))
-    elif pool is not None:
-        await run_rl(recipe, str(run.stage(2).model), pool)
-    else:
+async def _one_stage(recipe: Recipe, run: RunFolder, number: int) -> None:
+    async with RolloutWorkers(recipe) as workers:
+        await _train(recipe, run, number, workers)
+
+
+async def _train(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
+    if number == 3:
         model = str(run.stage(2).model)
-        async with rollout_pool(recipe, model) as own:
-            await run_rl(recipe, model, own)
+        await run_rl(recipe, model, await workers.holding(model))
+        workers.now_hold(str(run.stage(3).model))
+        return
+    if number == 1:
+        stage, start = recipe.stage1, starting_model(recipe)
+        prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
+    else:
+        stage, start = recipe.stage2, str(run.stage(1).model)
+        prompts = await seed_confidences(recipe, start, workers)
+    await workers.close()  # the learner needs the room
+    await run_sft(recipe, number, stage, start, prompts)
 
 
-async def _evaluate(recipe: Recipe, run: RunFolder, number: int, pool: RolloutPool) -> None:
+async def _evaluate(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
     stage = run.stage(number)
     files = {name: (read_file(recipe, file), stage.evaluation(name)) for name, file in recipe.data.evaluation.items()}
+    pool = await workers.holding(str(stage.model))
     if number == 1:
         low = recipe.evaluation.stage1_temperature
         found = await evaluate(recipe, pool, files, temperature=low, require_confidence=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from typing import Self
 
 import ray
 
@@ -21,15 +21,44 @@ from rollout.worker import Visit
 _VISITS_AT_ONCE = 64  # a worker: keeps the engine's batch full without queueing the whole file on it
 
 
-@asynccontextmanager
-async def rollout_pool(recipe: Recipe, model_dir: str) -> AsyncIterator[RolloutPool]:
-    """Rollout workers for a model, ended on leaving."""
-    limits = ImageLimits.of(recipe.model, recipe.data)
-    pool = await RolloutPool.start(model_dir, recipe.engine, limits, recipe.seed, recipe.rl.seconds_per_wait)
-    try:
-        yield pool
-    finally:
-        await pool.close()
+class RolloutWorkers:
+    """At most one pool, kept from one use to the next as long as it holds the weights that are asked for.
+
+    Rollout workers take long to start: those that evaluate stage 1 go on to seed confidences, and those
+    that evaluate stage 2 to generate for stage 3.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._pool: RolloutPool | None = None
+        self._held = ""
+
+    async def holding(self, model_dir: str) -> RolloutPool:
+        """Workers with the weights of a Hugging Face directory."""
+        if self._pool is None or self._held != model_dir:
+            await self.close()
+            recipe = self._recipe
+            limits = ImageLimits.of(recipe.model, recipe.data)
+            seconds = recipe.rl.seconds_per_wait
+            self._pool = await RolloutPool.start(model_dir, recipe.engine, limits, recipe.seed, seconds)
+            self._held = model_dir
+        return self._pool
+
+    def now_hold(self, model_dir: str) -> None:
+        """The workers' weights were changed to those of another directory."""
+        self._held = model_dir
+
+    async def close(self) -> None:
+        """End the workers, if there are any."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 async def sample_responses(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def seed_by_agreement(
             # Each answer in turn, the commonest first: rare answers are the low confidences.
             answer = sorted(votes, key=lambda a: (-votes[a], str(a)))[number % len(votes)]
             texts = [text for text, parsed in kept if parsed.answer == answer]
-            confidence = _draw(votes[answer], len(kept), seeding.prior, response.confidence_decimals, rng)
+            confidence = _draw(votes[answer], len(kept), seeding.prior, response.confidence_step, rng)
             text = f"{texts[rng.integers(len(texts))]}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
             confidences.append(float(confidence))
@@ -80,7 +81,7 @@ def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Re
             )
         for number in range(seeding.rows_per_prompt):
             votes, total = prompt.counts.get(parsed.answer, 0), sum(prompt.counts.values())
-            confidence = _draw(votes, total, seeding.prior, response.confidence_decimals, rng)
+            confidence = _draw(votes, total, seeding.prior, response.confidence_step, rng)
             text = f"{prompt.response}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
             confidences.append(float(confidence))
@@ -105,5 +106,8 @@ def _parse(text: str, prompt: Prompt, response: Response, *, truncated: bool) ->
     )
 
 
-def _draw(votes: int, total: int, prior: float, decimals: int, rng: np.random.Generator) -> str:
-    return f"{rng.beta(votes + prior, total - votes + prior):.{decimals}f}"
+def _draw(votes: int, total: int, prior: float, step: float, rng: np.random.Generator) -> str:
+    """A draw from the share's Beta posterior, on the grid of confidences, written with the grid's decimals."""
+    decimals = -int(Decimal(str(step)).as_tuple().exponent)
+    nearest = round(rng.beta(votes + prior, total - votes + prior) / step) * step
+    return f"{min(1.0, nearest):.{decimals}f}"

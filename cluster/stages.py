@@ -19,9 +19,10 @@ from cluster.quiet import ENVIRONMENT
 from cluster.rewarding import RewardService
 from cluster.run_folder import RunFolder, StageFolder, written_aside
 from cluster.run_log import Column, RunLog
-from cluster.sampling import rollout_pool, sample_responses
+from cluster.sampling import RolloutWorkers, sample_responses
 from cluster.seeding import SeededRows, seed_by_agreement, seed_by_annotators
 from cluster.step_metrics import COLUMNS
+from cluster.stopped import Stopped
 from cluster.visits import Visits
 from configs.schema import Recipe, SeedSource, Sft
 from learner.scratch import build_scratch_model
@@ -134,7 +135,7 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
             checkpoints.commit(done, {})
 
 
-async def seed_confidences(recipe: Recipe, model_dir: str) -> list[Prompt]:
+async def seed_confidences(recipe: Recipe, model_dir: str, workers: RolloutWorkers) -> list[Prompt]:
     """Stage 2's rows: the file's prompts with responses that state a confidence. Written to the stage's folder."""
     seeding = recipe.seeding
     if seeding.source is SeedSource.ANNOTATORS:
@@ -143,8 +144,8 @@ async def seed_confidences(recipe: Recipe, model_dir: str) -> list[Prompt]:
     else:
         prompts = read_file(recipe, recipe.data.stage2, require_reference=False)
         sampling = SamplingSettings(seeding.temperature, recipe.rl.response_tokens)
-        async with rollout_pool(recipe, model_dir) as pool:
-            groups = await sample_responses(pool, prompts, seeding.samples_per_prompt, sampling)
+        pool = await workers.holding(model_dir)
+        groups = await sample_responses(pool, prompts, seeding.samples_per_prompt, sampling)
         seeded = seed_by_agreement(prompts, groups, seeding, recipe.response, recipe.seed)
     print(f"seeded confidences: {seeded.summary()}", flush=True)
     _write_seeds(RunFolder.of(recipe).stage(2), seeded)
@@ -159,10 +160,10 @@ def _write_seeds(folder: StageFolder, seeded: SeededRows) -> None:
     folder.seeds.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> int:
+async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
     """Reinforcement learning from `model_dir`, whose weights the pool holds; ends in stage 3's model.
 
-    Returns the steps taken, which are fewer than the recipe's where the job was told to stop.
+    Raises Stopped where the job was told to.
     """
     folder = RunFolder.of(recipe).stage(3)
     rl, limits = recipe.rl, ImageLimits.of(recipe.model, recipe.data)
@@ -180,10 +181,10 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> int:
             controller = Controller(recipe, parts)
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
             steps = await controller.run()
-        if steps == rl.steps:
-            with written_aside(folder.model) as aside:
-                await learners.call("save_model", str(aside))
-        return steps
+        if steps < rl.steps:
+            raise Stopped(f"stopped after step {steps} of {rl.steps}; the same command goes on from there")
+        with written_aside(folder.model) as aside:
+            await learners.call("save_model", str(aside))
     finally:
         await rewards.close()
         learners.close()

@@ -173,8 +173,8 @@ class Response(Section):
 
     reasoning_elements: tuple[str, ...] = ("element", "human", "context", "interaction", "analysis")
     """Tags that the reasoning holds, in order, each once; may be empty."""
-    confidence_decimals: Annotated[int, Field(ge=1, le=4)] = 2
-    """Decimals of a confidence seeded in stage 2."""
+    confidence_step: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
+    """Stage 2 states confidences in multiples of this; a coarse grid is learned sooner."""
 
 
 class Optimizer(Section):
@@ -203,6 +203,8 @@ class Sft(Section):
     """Rows in a step, over all ranks and micro-batches."""
     optimizer: Optimizer
     """Optimizer and schedule."""
+    confidence_token_weight: PositiveFloat = 1.0
+    """Weight of a confidence's tokens in the loss, beside 1 for every other (stage 2): they are few."""
     eval_share: Share = 0.05
     """Share of the rows held out for the evaluation loss."""
     eval_every_steps: PositiveInt = 100

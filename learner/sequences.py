@@ -46,12 +46,25 @@ def _size(expanded: Expanded) -> int:
     return expanded.token_ids.nbytes + (0 if expanded.pixel_values is None else expanded.pixel_values.nbytes)
 
 
-def sft_sequence(prompt: Prompt, expanded: Expanded, tokenizer: PreTrainedTokenizerBase) -> TrainingSequence:
-    """The row's response with the end token; every response token counts the same."""
+def sft_sequence(
+    prompt: Prompt, expanded: Expanded, tokenizer: PreTrainedTokenizerBase, confidence_token_weight: float = 1.0
+) -> TrainingSequence:
+    """The row's response with the end token; tokens of a stated confidence count `confidence_token_weight` times."""
     if prompt.response is None:
         raise ValueError(f"prompt {prompt.prompt_id} has no response to train on")
-    ids = [*tokenizer(prompt.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return TrainingSequence(expanded, np.array(ids, np.int32), np.ones(len(ids), np.float32))
+    made = tokenizer(prompt.response, add_special_tokens=False, return_offsets_mapping=True)
+    begin, end = _stated_confidence(prompt.response)
+    stated = [first < end and last > begin for first, last in made["offset_mapping"]]
+    ids = [*made["input_ids"], tokenizer.eos_token_id]
+    weights = np.where([*stated, False], confidence_token_weight, 1.0).astype(np.float32)
+    return TrainingSequence(expanded, np.array(ids, np.int32), weights)
+
+
+def _stated_confidence(response: str) -> tuple[int, int]:
+    """Characters of the confidence in a response that was written for training; an empty range where it has none."""
+    begin = response.rfind("<confidence>") + len("<confidence>")
+    end = response.rfind("</confidence>")
+    return (begin, end) if begin <= end else (0, 0)
 
 
 def mixed_rewards(group: Group, weights: RewardWeights, rewards: Rewards) -> tuple[list[Trajectory], Mixed]:

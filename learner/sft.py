@@ -107,7 +107,8 @@ class SftRank:
 
     def _batches(self, rows: Sequence[int]) -> list[MicroBatch]:
         prompts = [self._prompts[row] for row in rows]
-        sequences = [sft_sequence(p, self._cache.get(p), self._chat.tokenizer) for p in prompts]
+        tokenizer, weight = self._chat.tokenizer, self._stage.confidence_token_weight
+        sequences = [sft_sequence(prompt, self._cache.get(prompt), tokenizer, weight) for prompt in prompts]
         return micro_batches(sequences, self._chat, self._learner.tokens_per_micro_batch)
 
     def save_model(self, folder: str) -> None:

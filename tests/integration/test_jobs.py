@@ -24,6 +24,9 @@ from rollout.trajectory import Group
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
+# The first test to ask for it runs the whole pipeline; on a busy machine its processes take minutes to start.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
 
 @pytest.fixture(scope="module")
 def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -108,13 +108,13 @@ def test_anchors_repeat_a_section(write: Write) -> None:
 
 
 def test_mappings_merge_deeply_and_lists_are_replaced(write: Write) -> None:
-    write(BASE + "response: {reasoning_elements: [a, b], confidence_decimals: 3}\n", "base.yaml")
+    write(BASE + "response: {reasoning_elements: [a, b], confidence_step: 0.05}\n", "base.yaml")
     child = write("extends: base.yaml\nrl: {steps: 7}\nresponse: {reasoning_elements: [c]}\n")
 
     recipe = load_recipe(child)
 
     assert (recipe.rl.steps, recipe.rl.optimizer.learning_rate) == (7, 1e-5)
-    assert recipe.response == Response(reasoning_elements=("c",), confidence_decimals=3)
+    assert recipe.response == Response(reasoning_elements=("c",), confidence_step=0.05)
 
 
 def test_a_chain_of_recipes_is_followed_from_folder_to_folder(write: Write, tmp_path: Path) -> None:
