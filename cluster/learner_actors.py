@@ -12,6 +12,7 @@ from cluster.quiet import quiet
 from cluster.transport import WeightUpdate, publish
 from configs.schema import Learner, Recipe, RewardWeights, Sft
 from learner.policy import Rank
+from learner.rank import LearnerRank
 from learner.rl import RlRank, RlReport
 from learner.sft import SftRank, SftReport
 from rollout.chat import ImageLimits
@@ -20,6 +21,8 @@ from rollout.prompts import Prompt
 
 class _LearnerShell:
     """What both kinds of learner actor share."""
+
+    _rank: LearnerRank
 
     def __init__(self, threads: int | None) -> None:
         quiet()
@@ -33,10 +36,24 @@ class _LearnerShell:
             port: int = probe.getsockname()[1]
         return f"{ray.util.get_node_ip_address()}:{port}"
 
+    def save_model(self, folder: str) -> None:
+        """Write a Hugging Face directory."""
+        self._rank.save_model(folder)
+
+    def save_checkpoint(self, folder: str, tag: str) -> None:
+        """Write a checkpoint."""
+        self._rank.save_checkpoint(folder, tag)
+
+    def load_checkpoint(self, folder: str, tag: str) -> None:
+        """Go on from a checkpoint."""
+        self._rank.load_checkpoint(folder, tag)
+
 
 @ray.remote
 class SftActor(_LearnerShell):
     """One rank of an SFT job."""
+
+    _rank: SftRank
 
     def start(
         self,
@@ -59,22 +76,12 @@ class SftActor(_LearnerShell):
         """Held-out loss."""
         return self._rank.evaluate()
 
-    def save_model(self, folder: str) -> None:
-        """Write a Hugging Face directory."""
-        self._rank.save_model(folder)
-
-    def save_checkpoint(self, folder: str, tag: str) -> None:
-        """Write a checkpoint."""
-        self._rank.save_checkpoint(folder, tag)
-
-    def load_checkpoint(self, folder: str, tag: str) -> None:
-        """Go on from a checkpoint."""
-        self._rank.load_checkpoint(folder, tag)
-
 
 @ray.remote
 class RlActor(_LearnerShell):
     """One rank of the RL learner."""
+
+    _rank: RlRank
 
     def start(
         self, rank: Rank, model_dir: str, recipe: Recipe, prompts: Mapping[str, Prompt], limits: ImageLimits
@@ -89,15 +96,3 @@ class RlActor(_LearnerShell):
     def publish(self, version: int) -> WeightUpdate:
         """Put the weights into the object store; only rank 0's update holds any."""
         return publish(version, self._rank.weight_buckets())
-
-    def save_model(self, folder: str) -> None:
-        """Write a Hugging Face directory."""
-        self._rank.save_model(folder)
-
-    def save_checkpoint(self, folder: str, tag: str) -> None:
-        """Write a checkpoint."""
-        self._rank.save_checkpoint(folder, tag)
-
-    def load_checkpoint(self, folder: str, tag: str) -> None:
-        """Go on from a checkpoint."""
-        self._rank.load_checkpoint(folder, tag)

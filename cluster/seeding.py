@@ -1,10 +1,10 @@
 """Confidences for stage 2, from how often the stage-1 model agrees with itself.
 
 Seeds must carry information, or reinforcement learning collapses to one constant; and spread over the
-whole range, or it never finds the low ones. So for each prompt the model answers several times, its
-different answers become rows of their own, and each states a draw from the Beta distribution that its
-share leaves: right on average, and with support everywhere. Annotators are not asked: calibration is
-for stage 3 to learn.
+whole range, or it never finds the low ones. So for each prompt the model answers many times, its
+different answers become rows of their own, each stating its share, and a few rows state a confidence
+drawn from the whole range. No more noise than that: what stage 2 cannot predict it does not learn.
+Annotators are not asked: calibration is for stage 3 to learn.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def seed_by_agreement(
             # Each answer in turn, the commonest first: rare answers are the low confidences.
             answer = sorted(votes, key=lambda a: (-votes[a], str(a)))[number % len(votes)]
             texts = [text for text, parsed in kept if parsed.answer == answer]
-            confidence = _draw(votes[answer], len(kept), seeding.prior, response.confidence_step, rng)
+            confidence = _stated(votes[answer], len(kept), seeding, response.confidence_step, rng)
             text = f"{texts[rng.integers(len(texts))]}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
             confidences.append(float(confidence))
@@ -67,7 +67,7 @@ def seed_by_agreement(
 
 
 def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Response, seed: int) -> SeededRows:
-    """Rows from the data's own responses, each stating a draw around the annotators' share of its answer."""
+    """Rows from the data's own responses, each stating the annotators' share of its answer."""
     assert seeding.source is SeedSource.ANNOTATORS
     rng = np.random.default_rng([seed, 4])
     rows: list[Prompt] = []
@@ -81,7 +81,7 @@ def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Re
             )
         for number in range(seeding.rows_per_prompt):
             votes, total = prompt.counts.get(parsed.answer, 0), sum(prompt.counts.values())
-            confidence = _draw(votes, total, seeding.prior, response.confidence_step, rng)
+            confidence = _stated(votes, total, seeding, response.confidence_step, rng)
             text = f"{prompt.response}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
             confidences.append(float(confidence))
@@ -106,8 +106,9 @@ def _parse(text: str, prompt: Prompt, response: Response, *, truncated: bool) ->
     )
 
 
-def _draw(votes: int, total: int, prior: float, step: float, rng: np.random.Generator) -> str:
-    """A draw from the share's Beta posterior, on the grid of confidences, written with the grid's decimals."""
+def _stated(votes: int, total: int, seeding: Seeding, step: float, rng: np.random.Generator) -> str:
+    """The share, or now and then anything, on the grid of confidences and with the grid's decimals."""
+    share = (votes + seeding.prior) / (total + 2 * seeding.prior)
+    wanted = rng.uniform() if rng.uniform() < seeding.uniform_share else share
     decimals = -int(Decimal(str(step)).as_tuple().exponent)
-    nearest = round(rng.beta(votes + prior, total - votes + prior) / step) * step
-    return f"{min(1.0, nearest):.{decimals}f}"
+    return f"{min(1.0, round(wanted / step) * step):.{decimals}f}"

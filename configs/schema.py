@@ -220,14 +220,16 @@ class Seeding(Section):
 
     source: SeedSource = SeedSource.AGREEMENT
     """Where they come from."""
-    samples_per_prompt: PositiveInt = 8
+    samples_per_prompt: PositiveInt = 32
     """Responses sampled from the stage-1 model for each prompt (agreement only)."""
     rows_per_prompt: PositiveInt = 4
     """Rows written for each prompt, spread over its different answers."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature."""
     prior: PositiveFloat = 0.5
-    """A share of k of n is stated as a draw from Beta(k + prior, n - k + prior): support everywhere."""
+    """A share of k of n is stated as (k + prior) / (n + 2 prior): never quite 0 or 1."""
+    uniform_share: Share = 0.05
+    """Share of the rows that state a confidence drawn from the whole range: support everywhere."""
 
 
 class Learner(Section):

@@ -188,7 +188,8 @@ class Policy:
         The mean is over the global batch: losses are summed over micro-batches and ranks and divided
         once by the sum of the weights. Ranks may hold different numbers of micro-batches.
         """
-        counts = self._reduced([sum(float(batch.weights.sum()) for batch in batches)], dist.ReduceOp.SUM)
+        weights = self._reduced([sum(float(batch.weights.sum()) for batch in batches)], dist.ReduceOp.SUM)
+        weight = max(float(weights[0]), 1e-12)  # 0 where nothing is to be trained on: the gradient is 0 too
         rounds = self.most_over_ranks(len(batches))
         padded = [*batches, *([batches[0].as_dummy()] * (rounds - len(batches)))]
         total = 0.0
@@ -198,9 +199,9 @@ class Policy:
             summed = (loss(self._engine(moved), moved) * moved.weights).sum()
             total += float(summed.detach())
             # DeepSpeed averages gradients over ranks; times the world it is a sum.
-            self._engine.backward(summed * (dist.get_world_size() / counts[0]))
+            self._engine.backward(summed * (dist.get_world_size() / weight))
         self._engine.step()
-        return float(self._reduced([total], dist.ReduceOp.SUM)[0] / counts[0])
+        return float(self._reduced([total], dist.ReduceOp.SUM)[0] / weight)
 
     def grad_norm(self) -> float | None:
         """Norm of the last step's gradient before clipping; None under ZeRO 0, where DeepSpeed keeps none."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from configs.schema import Recipe, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence
 from learner.losses import kl_k3, truncated_importance
-from learner.policy import Policy, Rank, ReferenceModel, join
+from learner.policy import Policy, Rank, ReferenceModel
+from learner.rank import LearnerRank
 from learner.sequences import PromptCache, micro_batches, rl_sequences
-from rollout.chat import ChatFormat, ImageLimits
+from rollout.chat import ImageLimits
 from rollout.codec import decode_group
 from rollout.prompts import Prompt
 
@@ -50,18 +50,15 @@ class _TokenSums:
             self.values[name] = self.values.get(name, 0.0) + float((tokens.detach() * counted).sum())
 
 
-class RlRank:
+class RlRank(LearnerRank):
     """Holds a share of the policy and takes the same steps as its peers."""
 
     def __init__(
         self, rank: Rank, model_dir: str, recipe: Recipe, prompts: Mapping[str, Prompt], limits: ImageLimits
     ) -> None:
-        join(rank)
-        torch.manual_seed(recipe.seed)
-        self._rank = rank
+        super().__init__(rank, model_dir, limits, recipe.seed)
         self._recipe = recipe
         self._prompts = prompts
-        self._chat = ChatFormat(model_dir, limits)
         self._cache = PromptCache(self._chat)
         barred = self._chat.barred_token_ids()
         rl = recipe.rl
@@ -131,17 +128,3 @@ class RlRank:
     def weight_buckets(self) -> Iterator[dict[str, torch.Tensor]]:
         """The weights, bucket by bucket, on rank 0; every rank must exhaust the iterator."""
         return self._policy.weight_buckets(BYTES_PER_BUCKET)
-
-    def save_model(self, folder: str) -> None:
-        """Write a whole Hugging Face directory; all ranks take part."""
-        self._policy.save_model(Path(folder))
-        if self._rank.index == 0:
-            self._chat.save(Path(folder))
-
-    def save_checkpoint(self, folder: str, tag: str) -> None:
-        """Write weights, optimizer and schedule; all ranks take part."""
-        self._policy.save_checkpoint(Path(folder), tag)
-
-    def load_checkpoint(self, folder: str, tag: str) -> None:
-        """Go on from a checkpoint; all ranks take part."""
-        self._policy.load_checkpoint(Path(folder), tag)

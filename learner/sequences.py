@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,18 +72,20 @@ def mixed_rewards(group: Group, weights: RewardWeights, rewards: Rewards) -> tup
     """The group's scored trajectories and their rewards under a mix."""
     scored = [t for t in group.trajectories if t.score is not None]
     scores = [t.score for t in scored if t.score is not None]
-    names = scores[0].parts.keys() if scores else ()
-    parts = {name: np.array([score.parts[name] for score in scores]) for name in names}
+    parts = {
+        name: np.array([score.parts[name] for score in scores], dtype=np.float64) for name in RewardWeights.model_fields
+    }
     well_formed = np.array([score.malformed is None for score in scores], dtype=bool)
     return scored, combine(parts, well_formed, weights, rewards.credit)
 
 
 def rl_sequences(group: Group, expanded: Expanded, weights: RewardWeights, rewards: Rewards) -> list[TrainingSequence]:
-    """The group's scored trajectories with an advantage for each token.
+    """The group's trajectories with an advantage for each token.
 
     Confidence tokens get the advantage of the calibration reward among well-formed responses, all
-    others that of the correctness reward (`rewards.mixing.combine`). Raises ValueError where the
-    engine saw other prompt ids than the learner does.
+    others that of the correctness reward (`rewards.mixing.combine`). A trajectory without a score has
+    weight 0: it is not trained on, and every rank has something to put through the model. Raises
+    ValueError where the engine saw other prompt ids than the learner does.
     """
     if not np.array_equal(group.prompt_tokens, expanded.token_ids):
         raise ValueError(
@@ -91,33 +94,37 @@ def rl_sequences(group: Group, expanded: Expanded, weights: RewardWeights, rewar
             "limits of its pictures the same on both sides?"
         )
     scored, mixed = mixed_rewards(group, weights, rewards)
-    if not scored:
-        return []
     answer = advantages(mixed.answer, rewards.baseline, np.ones(len(scored), dtype=bool))
     confidence = advantages(mixed.confidence, rewards.baseline, mixed.well_formed)
+    credits = [Credits(float(a), float(c)) for a, c in zip(answer, confidence, strict=True)]
+    by_trajectory = dict(zip(map(id, scored), credits, strict=True))
     return [
-        _rl_sequence(t, expanded, float(a), float(c), rewards.confidence_token_weight)
-        for t, a, c in zip(scored, answer, confidence, strict=True)
+        _rl_sequence(trajectory, expanded, by_trajectory.get(id(trajectory)), rewards.confidence_token_weight)
+        for trajectory in group.trajectories
     ]
 
 
+class Credits(NamedTuple):
+    """Advantages of one trajectory."""
+
+    answer: float  # of every token but the confidence's
+    confidence: float  # of the confidence tokens
+
+
 def _rl_sequence(
-    trajectory: Trajectory,
-    expanded: Expanded,
-    answer: float,
-    confidence: float,
-    confidence_token_weight: float,
+    trajectory: Trajectory, expanded: Expanded, credits: Credits | None, confidence_token_weight: float
 ) -> TrainingSequence:
     sample, score = trajectory.sample, trajectory.score
-    assert score is not None
     mask: NDArray[np.bool_] = np.zeros(len(sample.tokens), dtype=bool)
-    if score.confidence_span is not None:
+    if score is not None and score.confidence_span is not None:
         mask[score.confidence_span.start : score.confidence_span.end] = True
+    gained = credits or Credits(0.0, 0.0)
+    trained = np.where(mask, confidence_token_weight, 1.0) if credits is not None else np.zeros(len(mask))
     return TrainingSequence(
         prompt=expanded,
         response_tokens=sample.tokens,
-        weights=np.where(mask, confidence_token_weight, 1.0).astype(np.float32),
-        advantages=np.where(mask, confidence, answer).astype(np.float32),
+        weights=trained.astype(np.float32),
+        advantages=np.where(mask, gained.confidence, gained.answer).astype(np.float32),
         behaviour_logprobs=sample.logprobs,
         confidence_mask=mask,
     )

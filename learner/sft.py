@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from configs.schema import Learner, Sft
 from learner.batching import MicroBatch
 from learner.losses import negative_log_likelihood
-from learner.policy import Policy, Rank, join
+from learner.policy import Policy, Rank
+from learner.rank import LearnerRank
 from learner.sequences import PromptCache, micro_batches, sft_sequence
-from rollout.chat import ChatFormat, ImageLimits
+from rollout.chat import ImageLimits
 from rollout.prompts import Prompt
 
 
@@ -48,7 +47,7 @@ def rows_of_step(step: int, rows: Sequence[int], rows_per_step: int, seed: int) 
     return [rows[orders[int(p // len(rows))][p % len(rows)]] for p in positions]
 
 
-class SftRank:
+class SftRank(LearnerRank):
     """Holds a share of the model and takes the same steps as its peers."""
 
     def __init__(
@@ -61,14 +60,11 @@ class SftRank:
         limits: ImageLimits,
         seed: int,
     ) -> None:
-        join(rank)
-        torch.manual_seed(seed)
-        self._rank = rank
+        super().__init__(rank, model_dir, limits, seed)
         self._stage = stage
         self._learner = learner
         self._prompts = prompts
         self._seed = seed
-        self._chat = ChatFormat(model_dir, limits)
         self._cache = PromptCache(self._chat)
         self._policy = Policy(model_dir, learner, stage.optimizer, steps=stage.steps)
         self._train_rows, self._eval_rows = held_out(len(prompts), stage.eval_share, seed)
@@ -110,17 +106,3 @@ class SftRank:
         tokenizer, weight = self._chat.tokenizer, self._stage.confidence_token_weight
         sequences = [sft_sequence(prompt, self._cache.get(prompt), tokenizer, weight) for prompt in prompts]
         return micro_batches(sequences, self._chat, self._learner.tokens_per_micro_batch)
-
-    def save_model(self, folder: str) -> None:
-        """Write a whole Hugging Face directory; all ranks take part."""
-        self._policy.save_model(Path(folder))
-        if self._rank.index == 0:
-            self._chat.save(Path(folder))
-
-    def save_checkpoint(self, folder: str, tag: str) -> None:
-        """Write weights, optimizer and schedule; all ranks take part."""
-        self._policy.save_checkpoint(Path(folder), tag)
-
-    def load_checkpoint(self, folder: str, tag: str) -> None:
-        """Go on from a checkpoint; all ranks take part."""
-        self._policy.load_checkpoint(Path(folder), tag)

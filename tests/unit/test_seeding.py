@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cluster.seeding import seed_by_agreement, seed_by_annotators
+from configs.schema import Response, Seeding, SeedSource
+from rollout.prompts import Message, Prompt
+from rollout.trajectory import FinishReason, Group, Sample, Trajectory, VersionSpan
+
+FORM = Response(reasoning_elements=(), confidence_step=0.05)
+CANDIDATES = ("negative", "positive")
+
+
+def prompt(number: int, counts: dict[str, int] | None = None) -> Prompt:
+    return Prompt(
+        f"p{number}",
+        "emoji",
+        (Message("user", "?"),),
+        candidates=CANDIDATES,
+        counts=counts or {},
+        response="<think>it smiles</think><answer>positive</answer>",
+    )
+
+
+def sample(answer: str, reason: FinishReason = FinishReason.STOP) -> Sample:
+    tokens = np.array([1, 2], np.int32)
+    text = f"<think>it looks {answer}</think><answer>{answer}</answer>"
+    return Sample(tokens, np.zeros(2, np.float32), (VersionSpan(0, 0, 2),), reason, text, 0.0, 1.0)
+
+
+def group(number: int, positive: int, negative: int, extra: tuple[Sample, ...] = ()) -> Group:
+    samples = (*[sample("positive")] * positive, *[sample("negative")] * negative, *extra)
+    return Group(
+        number, f"p{number}", (), np.array([1], np.int32), None, 0.0, "rollout-0", tuple(map(Trajectory, samples))
+    )
+
+
+def stated(row: Prompt) -> tuple[str, float]:
+    found = re.fullmatch(r".*<answer>(.*)</answer><confidence>(.*)</confidence>", row.response or "")
+    assert found is not None
+    return found[1], float(found[2])
+
+
+def test_each_different_answer_states_the_share_of_samples_that_gave_it() -> None:
+    seeding = Seeding(rows_per_prompt=4, uniform_share=0.0, prior=0.5)
+
+    seeded = seed_by_agreement([prompt(0)], [group(0, 26, 6)], seeding, FORM, seed=0)
+
+    rows = Counter(map(stated, seeded.prompts))
+    assert rows == {("positive", 0.80): 2, ("negative", 0.20): 2}  # 26.5 / 33 and 6.5 / 33 on a grid of 0.05
+    assert len({row.prompt_id for row in seeded.prompts}) == 4
+
+
+def test_the_reasoning_is_that_of_a_sample_with_the_same_answer() -> None:
+    seeded = seed_by_agreement([prompt(0)], [group(0, 4, 4)], Seeding(rows_per_prompt=2), FORM, seed=0)
+
+    for row in seeded.prompts:
+        answer, _ = stated(row)
+        assert f"it looks {answer}" in (row.response or "")
+
+
+def test_malformed_and_truncated_samples_have_no_vote() -> None:
+    cut = sample("negative", FinishReason.LENGTH)
+    noise = replace(sample("negative"), text="no tags")
+    seeding = Seeding(rows_per_prompt=1, uniform_share=0.0)
+
+    seeded = seed_by_agreement([prompt(0)], [group(0, 8, 0, (cut, noise))], seeding, FORM, seed=0)
+
+    assert stated(seeded.prompts[0]) == ("positive", 0.95)  # 8.5 / 9
+
+
+def test_a_prompt_without_a_well_formed_sample_is_skipped_and_counted() -> None:
+    empty = group(1, 0, 0, (replace(sample("positive"), text=""),))
+
+    seeded = seed_by_agreement([prompt(0), prompt(1)], [group(0, 3, 1), empty], Seeding(), FORM, seed=0)
+
+    assert seeded.skipped == 1
+    assert {row.prompt_id.split("#")[0] for row in seeded.prompts} == {"p0"}
+
+
+def test_a_model_that_gives_no_well_formed_response_at_all_is_refused() -> None:
+    empty = group(0, 0, 0, (replace(sample("positive"), text=""),))
+
+    with pytest.raises(ValueError, match="train it longer"):
+        seed_by_agreement([prompt(0)], [empty], Seeding(), FORM, seed=0)
+
+
+def test_every_tenth_of_the_range_has_support_even_where_the_model_always_agrees() -> None:
+    prompts = [prompt(number) for number in range(1000)]
+    groups = [group(number, 8, 0) for number in range(1000)]
+
+    seeded = seed_by_agreement(prompts, groups, Seeding(rows_per_prompt=1, uniform_share=0.1), FORM, seed=0)
+
+    counts, _ = np.histogram(seeded.confidences, bins=10, range=(0, 1))
+    assert counts.min() >= 1
+    assert counts[-1] > 850
+
+
+def test_annotators_are_not_asked_under_agreement_and_are_under_annotators() -> None:
+    counts = {"negative": 9, "positive": 1}
+    seeding = Seeding(rows_per_prompt=1, uniform_share=0.0)
+
+    blind = seed_by_agreement([prompt(0, counts)], [group(0, 8, 0)], seeding, FORM, seed=0)
+    told = seed_by_annotators(
+        [prompt(0, counts)], seeding.model_copy(update={"source": SeedSource.ANNOTATORS}), FORM, seed=0
+    )
+
+    assert stated(blind.prompts[0]) == ("positive", 0.95)
+    assert stated(told.prompts[0]) == ("positive", 0.15)  # 1.5 / 11
+
+
+def test_the_same_seed_gives_the_same_rows() -> None:
+    prompts, groups = [prompt(n) for n in range(20)], [group(n, 5, 3) for n in range(20)]
+
+    first, second, other = (seed_by_agreement(prompts, groups, Seeding(), FORM, seed).prompts for seed in (1, 1, 2))
+
+    assert first == second != other

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from configs.schema import Baseline, Credit, Rewards, RewardWeights
+from learner.sequences import rl_sequences
+from rollout.chat import Expanded
+from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Trajectory, VersionSpan
+
+PROMPT = Expanded(np.array([1, 2, 3], np.int32), None, None)
+WEIGHTS = RewardWeights(correctness=1.0, calibration=2.0, format=0.5)
+
+
+def trajectory(correct: float, calibration: float, *, malformed: bool = False) -> Trajectory:
+    sample = Sample(
+        tokens=np.array([4, 5, 6, 7], np.int32),
+        logprobs=np.full(4, -0.5, np.float32),
+        version_spans=(VersionSpan(0, 0, 4),),
+        finish_reason=FinishReason.STOP,
+        text="",
+        started=0.0,
+        finished=1.0,
+    )
+    parts = {"correctness": correct, "calibration": calibration, "format": float(not malformed)}
+    cause, span = ("missing_tag", None) if malformed else (None, Span(1, 3))
+    return Trajectory(sample, Score("joy", 0.5, cause, correct, parts, None, None, span))
+
+
+def group(*trajectories: Trajectory) -> Group:
+    return Group(0, "p", (), PROMPT.token_ids, "joy", 0.0, "rollout-0", trajectories)
+
+
+def test_confidence_tokens_get_the_calibration_and_all_others_the_correctness() -> None:
+    made = rl_sequences(group(trajectory(1, -0.1), trajectory(0, -0.5)), PROMPT, WEIGHTS, Rewards())
+
+    right, wrong = (sequence.advantages for sequence in made)
+
+    assert right == pytest.approx([0.5, 0.4, 0.4, 0.5])  # half of 1, and half of 2 x 0.4
+    assert wrong == pytest.approx([-0.5, -0.4, -0.4, -0.5])
+    assert made[0].confidence_mask is not None and made[0].confidence_mask.tolist() == [False, True, True, False]
+
+
+def test_a_malformed_response_has_no_say_in_the_calibration_of_the_others() -> None:
+    members = (trajectory(1, -0.1), trajectory(1, -0.1), trajectory(0, -1, malformed=True))
+
+    made = rl_sequences(group(*members), PROMPT, WEIGHTS, Rewards())
+
+    assert made[0].advantages is not None and made[2].advantages is not None
+    assert made[0].advantages[1:3] == pytest.approx([0.0, 0.0])
+    assert made[0].advantages[0] == pytest.approx(0.5)  # 1.5 less the mean of 1.5, 1.5 and 0
+    assert made[2].advantages == pytest.approx([-1.0] * 4)
+
+
+def test_joint_credit_gives_every_token_the_sum() -> None:
+    rewards = Rewards(credit=Credit.JOINT, baseline=Baseline.LEAVE_ONE_OUT)
+
+    made = rl_sequences(group(trajectory(1, -0.1), trajectory(0, -0.5)), PROMPT, WEIGHTS, rewards)
+
+    assert made[0].advantages == pytest.approx([1.8] * 4)  # 1 + 2 x 0.4, against the only other member
+
+
+def test_a_response_that_could_not_be_scored_is_never_trained_on_and_has_no_say() -> None:
+    lost = replace(trajectory(0, 0), score=None, failure="the scorer hung")
+
+    made = rl_sequences(group(trajectory(1, -0.1), lost, trajectory(0, -0.5)), PROMPT, WEIGHTS, Rewards())
+
+    assert [float(sequence.weights.sum()) for sequence in made] == [4.0, 0.0, 4.0]
+    assert made[0].advantages == pytest.approx([0.5, 0.4, 0.4, 0.5])
+
+
+def test_a_confidence_token_can_weigh_more() -> None:
+    (made, _) = rl_sequences(
+        group(trajectory(1, 0), trajectory(0, 0)), PROMPT, WEIGHTS, Rewards(confidence_token_weight=3)
+    )
+
+    assert made.weights.tolist() == [1, 3, 3, 1]
+
+
+def test_prompt_ids_that_differ_from_the_engines_are_refused() -> None:
+    other = Expanded(np.array([1, 2, 4], np.int32), None, None)
+
+    with pytest.raises(ValueError, match="processor"):
+        rl_sequences(group(trajectory(1, 0), trajectory(0, 0)), other, WEIGHTS, Rewards())
