@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from configs.schema import Rewards, RewardWeights
+from configs.schema import Credit, Rewards, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence, collate, split_by_length
-from rewards.mixing import Mixed, advantages, combine
+from rewards.mixing import advantages, combine, confidence_advantages
+from rewards.scoring import Scorer
 from rollout.chat import ChatFormat, Expanded
 from rollout.prompts import Prompt
-from rollout.trajectory import Group, Trajectory
+from rollout.trajectory import Group, Score, Trajectory
 
 # Pixel values kept ready: a few thousand small pictures, or the pictures of some steps of large ones.
 _CACHED_BYTES = 2**30
@@ -68,24 +69,13 @@ def _stated_confidence(response: str) -> tuple[int, int]:
     return (begin, end) if begin <= end else (0, 0)
 
 
-def mixed_rewards(group: Group, weights: RewardWeights, rewards: Rewards) -> tuple[list[Trajectory], Mixed]:
-    """The group's scored trajectories and their rewards under a mix."""
-    scored = [t for t in group.trajectories if t.score is not None]
-    scores = [t.score for t in scored if t.score is not None]
-    parts = {
-        name: np.array([score.parts[name] for score in scores], dtype=np.float64) for name in RewardWeights.model_fields
-    }
-    well_formed = np.array([score.malformed is None for score in scores], dtype=bool)
-    return scored, combine(parts, well_formed, weights, rewards.credit)
-
-
 def rl_sequences(group: Group, expanded: Expanded, weights: RewardWeights, rewards: Rewards) -> list[TrainingSequence]:
     """The group's trajectories with an advantage for each token.
 
-    Confidence tokens get the advantage of the calibration reward among well-formed responses, all
-    others that of the correctness reward (`rewards.mixing.combine`). A trajectory without a score has
-    weight 0: it is not trained on, and every rank has something to put through the model. Raises
-    ValueError where the engine saw other prompt ids than the learner does.
+    With credit apart, confidence tokens get the advantage of the calibration score among well-formed
+    responses and all others that of the rest; jointly, all tokens get that of the sum. A trajectory without
+    a score has weight 0: it is not trained on, and every rank has something to put through the model.
+    Raises ValueError where the engine saw other prompt ids than the learner does.
     """
     if not np.array_equal(group.prompt_tokens, expanded.token_ids):
         raise ValueError(
@@ -93,14 +83,11 @@ def rl_sequences(group: Group, expanded: Expanded, weights: RewardWeights, rewar
             f"tokens that differ from the learner's {len(expanded.token_ids)}: are the model's processor and the "
             "limits of its pictures the same on both sides?"
         )
-    scored, mixed = mixed_rewards(group, weights, rewards)
-    answer = advantages(mixed.answer, rewards.baseline, np.ones(len(scored), dtype=bool))
-    confidence = advantages(mixed.confidence, rewards.baseline, mixed.well_formed)
-    credits = [Credits(float(a), float(c)) for a, c in zip(answer, confidence, strict=True)]
-    by_trajectory = dict(zip(map(id, scored), credits, strict=True))
+    scores = [t.score for t in group.trajectories if t.score is not None]
+    credits = iter(_credits(scores, weights, rewards))
     return [
-        _rl_sequence(trajectory, expanded, by_trajectory.get(id(trajectory)), rewards.confidence_token_weight)
-        for trajectory in group.trajectories
+        _rl_sequence(t, expanded, next(credits) if t.score is not None else None, rewards.confidence_token_weight)
+        for t in group.trajectories
     ]
 
 
@@ -109,6 +96,23 @@ class Credits(NamedTuple):
 
     answer: float  # of every token but the confidence's
     confidence: float  # of the confidence tokens
+
+
+def _credits(scores: Sequence[Score], weights: RewardWeights, rewards: Rewards) -> list[Credits]:
+    parts = {
+        name: np.array([score.parts[name] for score in scores], dtype=np.float64) for name in RewardWeights.model_fields
+    }
+    well_formed = np.array([score.malformed is None for score in scores], dtype=bool)
+    mixed = combine(parts, well_formed, weights, rewards.credit)
+    answer = advantages(mixed.answer, rewards.baseline, np.ones(len(scores), dtype=bool))
+    if rewards.credit is Credit.JOINT:
+        confidence = advantages(mixed.confidence, rewards.baseline, well_formed)
+    else:
+        stated, right = (np.array([getattr(s, name) or 0.0 for s in scores]) for name in ("confidence", "correct"))
+        scorer = Scorer(rewards.scoring_rule, rewards.log_clip)
+        gained = confidence_advantages(stated, right, scorer, rewards.baseline, well_formed)
+        confidence = weights.calibration * gained
+    return [Credits(float(a), float(c)) for a, c in zip(answer, confidence, strict=True)]
 
 
 def _rl_sequence(

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from configs.schema import Baseline, Credit, Rewards, RewardWeights, ScoringRule
-from rewards.mixing import Floats, Mask, Severity, advantages, combine, sabotage_threshold, safety
+from rewards.mixing import (
+    Floats,
+    Mask,
+    Severity,
+    advantages,
+    combine,
+    confidence_advantages,
+    sabotage_threshold,
+    safety,
+)
 from rewards.scoring import Scorer, sabotage_bound
 
 WEIGHTS = RewardWeights(correctness=2.0, calibration=3.0, format=0.5)
@@ -139,6 +148,69 @@ def test_equal_rewards_give_advantages_of_exactly_zero(baseline: Baseline, rewar
 @pytest.mark.parametrize("counted", [[False, False], [True, False]])
 def test_a_member_alone_has_nothing_to_be_compared_with(baseline: Baseline, counted: list[bool]) -> None:
     assert (advantages(np.array([3.0, 1.0]), baseline, np.array(counted)) == 0).all()
+
+
+def a_group() -> st.SearchStrategy[tuple[Floats, Floats, Mask]]:
+    shares = st.floats(0, 1)
+    return st.integers(1, 8).flatmap(
+        lambda members: st.tuples(
+            hnp.arrays(np.float64, members, elements=shares),
+            hnp.arrays(np.float64, members, elements=st.sampled_from([0.0, 1.0])),
+            hnp.arrays(np.bool_, members),
+        )
+    )
+
+
+@pytest.mark.parametrize("rule", ScoringRule)
+@given(drawn=a_group())
+def test_a_confidence_is_held_against_the_other_confidences_on_its_own_outcome(
+    rule: ScoringRule, drawn: tuple[Floats, Floats, Mask]
+) -> None:
+    confidence, correct, counted = drawn
+    scorer, members = Scorer(rule, 0.01), np.flatnonzero(counted)
+
+    result = confidence_advantages(confidence, correct, scorer, Baseline.LEAVE_ONE_OUT, counted)
+
+    for i in members[: len(members) if len(members) > 1 else 0]:
+        others = [float(scorer(confidence[j], correct[i])) for j in members if j != i]
+        assert result[i] == pytest.approx(float(scorer(confidence[i], correct[i])) - np.mean(others), abs=1e-9)
+    assert (result[~counted] == 0).all()
+
+
+@pytest.mark.parametrize("baseline", Baseline)
+@given(stated=st.floats(0, 1), correct=hnp.arrays(np.float64, 5, elements=st.sampled_from([0.0, 1.0])))
+def test_where_all_state_the_same_confidence_nothing_is_gained_by_luck(
+    baseline: Baseline, stated: float, correct: Floats
+) -> None:
+    confidence, everyone = np.full(5, stated), np.ones(5, dtype=np.bool_)
+
+    result = confidence_advantages(confidence, correct, Scorer(ScoringRule.BRIER, 0.01), baseline, everyone)
+
+    assert (result == 0.0).all()
+
+
+def test_the_gradient_is_the_same_on_average_and_varies_less_than_with_the_mean_of_the_scores() -> None:
+    rng = np.random.default_rng(0)
+    grid, scorer = np.linspace(0, 1, 21), Scorer(ScoringRule.BRIER, 0.01)
+    policy = np.exp(-(((grid - 0.8) / 0.08) ** 2) / 2)  # as after some training: a narrow peak, beside the truth
+    policy /= policy.sum()
+    everyone = np.ones(8, dtype=np.bool_)
+    gradients: dict[str, list[Floats]] = {"own outcome": [], "mean of scores": []}
+
+    for _ in range(4000):
+        drawn = rng.choice(21, 8, p=policy)
+        confidence, correct = grid[drawn], (rng.uniform(size=8) < 0.7).astype(np.float64)
+        scores = np.eye(21)[drawn] - policy  # d log p(drawn) / d logits, [8, 21]
+        own = confidence_advantages(confidence, correct, scorer, Baseline.LEAVE_ONE_OUT, everyone)
+        plain = advantages(scorer(confidence, correct), Baseline.LEAVE_ONE_OUT, everyone)
+        gradients["own outcome"].append(own @ scores / 8)
+        gradients["mean of scores"].append(plain @ scores / 8)
+
+    exact = policy * (scorer(grid, np.full(21, 0.7)) - policy @ scorer(grid, np.full(21, 0.7)))
+    variance = {name: np.var(found, axis=0).sum() for name, found in gradients.items()}
+    for name, found in gradients.items():
+        assert np.abs(np.mean(found, axis=0) - exact).max() < 5 * np.sqrt(variance[name] / 4000)
+    assert variance["own outcome"] < 0.5 * variance["mean of scores"]
 
 
 @pytest.mark.parametrize("rule", ScoringRule)

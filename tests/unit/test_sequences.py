@@ -14,7 +14,7 @@ PROMPT = Expanded(np.array([1, 2, 3], np.int32), None, None)
 WEIGHTS = RewardWeights(correctness=1.0, calibration=2.0, format=0.5)
 
 
-def trajectory(correct: float, calibration: float, *, malformed: bool = False) -> Trajectory:
+def trajectory(correct: float, confidence: float, *, malformed: bool = False) -> Trajectory:
     sample = Sample(
         tokens=np.array([4, 5, 6, 7], np.int32),
         logprobs=np.full(4, -0.5, np.float32),
@@ -24,9 +24,11 @@ def trajectory(correct: float, calibration: float, *, malformed: bool = False) -
         started=0.0,
         finished=1.0,
     )
-    parts = {"correctness": correct, "calibration": calibration, "format": float(not malformed)}
-    cause, span = ("missing_tag", None) if malformed else (None, Span(1, 3))
-    return Trajectory(sample, Score("joy", 0.5, cause, correct, parts, None, None, span))
+    if malformed:
+        worst = {"correctness": 0.0, "calibration": -1.0, "format": 0.0}
+        return Trajectory(sample, Score(None, None, "missing_tag", None, worst, None, None, None))
+    parts = {"correctness": correct, "calibration": -((confidence - correct) ** 2), "format": 1.0}
+    return Trajectory(sample, Score("joy", confidence, None, correct, parts, None, None, Span(1, 3)))
 
 
 def group(*trajectories: Trajectory) -> Group:
@@ -34,17 +36,18 @@ def group(*trajectories: Trajectory) -> Group:
 
 
 def test_confidence_tokens_get_the_calibration_and_all_others_the_correctness() -> None:
-    made = rl_sequences(group(trajectory(1, -0.1), trajectory(0, -0.5)), PROMPT, WEIGHTS, Rewards())
+    made = rl_sequences(group(trajectory(1, 0.9), trajectory(0, 0.5)), PROMPT, WEIGHTS, Rewards())
 
     right, wrong = (sequence.advantages for sequence in made)
 
-    assert right == pytest.approx([0.5, 0.4, 0.4, 0.5])  # half of 1, and half of 2 x 0.4
-    assert wrong == pytest.approx([-0.5, -0.4, -0.4, -0.5])
+    # Half of 1; and twice half of what 0.9 scores less what 0.5 does, both if right and both if wrong.
+    assert right == pytest.approx([0.5, 0.24, 0.24, 0.5])
+    assert wrong == pytest.approx([-0.5, 0.56, 0.56, -0.5])
     assert made[0].confidence_mask is not None and made[0].confidence_mask.tolist() == [False, True, True, False]
 
 
 def test_a_malformed_response_has_no_say_in_the_calibration_of_the_others() -> None:
-    members = (trajectory(1, -0.1), trajectory(1, -0.1), trajectory(0, -1, malformed=True))
+    members = (trajectory(1, 0.9), trajectory(1, 0.9), trajectory(0, 0, malformed=True))
 
     made = rl_sequences(group(*members), PROMPT, WEIGHTS, Rewards())
 
@@ -57,18 +60,19 @@ def test_a_malformed_response_has_no_say_in_the_calibration_of_the_others() -> N
 def test_joint_credit_gives_every_token_the_sum() -> None:
     rewards = Rewards(credit=Credit.JOINT, baseline=Baseline.LEAVE_ONE_OUT)
 
-    made = rl_sequences(group(trajectory(1, -0.1), trajectory(0, -0.5)), PROMPT, WEIGHTS, rewards)
+    made = rl_sequences(group(trajectory(1, 0.9), trajectory(0, 0.5)), PROMPT, WEIGHTS, rewards)
 
-    assert made[0].advantages == pytest.approx([1.8] * 4)  # 1 + 2 x 0.4, against the only other member
+    assert made[0].advantages == pytest.approx([1.48] * 4)  # 1 + 2 x 0.24, against the only other member
 
 
 def test_a_response_that_could_not_be_scored_is_never_trained_on_and_has_no_say() -> None:
     lost = replace(trajectory(0, 0), score=None, failure="the scorer hung")
 
-    made = rl_sequences(group(trajectory(1, -0.1), lost, trajectory(0, -0.5)), PROMPT, WEIGHTS, Rewards())
+    made = rl_sequences(group(trajectory(1, 0.9), lost, trajectory(0, 0.5)), PROMPT, WEIGHTS, Rewards())
 
     assert [float(sequence.weights.sum()) for sequence in made] == [4.0, 0.0, 4.0]
-    assert made[0].advantages == pytest.approx([0.5, 0.4, 0.4, 0.5])
+    assert made[0].advantages == pytest.approx([0.5, 0.24, 0.24, 0.5])
+    assert made[2].advantages == pytest.approx([-0.5, 0.56, 0.56, -0.5])
 
 
 def test_a_confidence_token_can_weigh_more() -> None:
