@@ -32,6 +32,9 @@ such as rl.samples_per_prompt=16; `caliber check RECIPE --fields` lists them all
 """
 
 
+_MISTAKES = (RecipeError, ValueError, FileNotFoundError, FileExistsError)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Mistakes in the input are told in a line or a few, not as a trace."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
@@ -48,12 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(stopped)
         return 0
-    except (RecipeError, ValueError, FileNotFoundError, FileExistsError) as error:
-        if options.trace:
+    except (*_MISTAKES, BaseExceptionGroup) as error:
+        mistakes = _mistakes(error)
+        if options.trace or not mistakes:
             raise
-        print(f"caliber {options.command}: {error}", file=sys.stderr)
+        for mistake in mistakes:
+            print(f"caliber {options.command}: {mistake}", file=sys.stderr)
         return 2
     return code
+
+
+def _mistakes(error: BaseException) -> list[str]:
+    """Messages of mistakes in the input; none where anything else failed beside them."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [str(error)]
+    if error.split(_MISTAKES)[1] is not None:
+        return []
+    return list(dict.fromkeys(message for inner in error.exceptions for message in _mistakes(inner)))
 
 
 def _parser() -> argparse.ArgumentParser:

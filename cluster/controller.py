@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import ray
@@ -77,6 +78,8 @@ class Controller:
         self._ledger = Ledger()
         self._records: dict[int, GroupRecord] = {}
         self._reissue: list[int] = []  # outstanding when the checkpoint was written
+        limit = rl.groups_per_worker
+        self._room = asyncio.Semaphore(limit * parts.pool.size) if limit else nullcontext()
         self._version = 0
         self._confirmed = 0  # newest version that every worker holds
         self._changed = asyncio.Condition()
@@ -122,8 +125,9 @@ class Controller:
         sampling = SamplingSettings(rl.temperature, rl.response_tokens)
         record, group = None, None
         try:
-            with self._clocks.visit():
-                sampled = await self._parts.pool.generate(visit, sampling)
+            async with self._room:
+                with self._clocks.visit():
+                    sampled = await self._parts.pool.generate(visit, sampling)
             record, group = await self._parts.rewards.score(sampled, visit)
         except EngineError as error:
             logger.error("group %d of prompt %s is dropped: %s", visit.group_id, visit.prompt.prompt_id, error)

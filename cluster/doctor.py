@@ -23,8 +23,8 @@ import sys
 from pathlib import Path
 from configs.schema import ScratchModel
 from learner.scratch import build_scratch_model
-small = ScratchModel(vocabulary_size=400, width=64, layers=1, mlp_width=128, vision_width=64, vision_layers=1,
-                     vision_mlp_width=128)
+small = ScratchModel(vocabulary_size=400, width=64, layers=1, heads=2, key_value_heads=1, mlp_width=128,
+                     vision_width=64, vision_layers=1, vision_heads=2, vision_mlp_width=128)
 build_scratch_model(small, ["user\\n", "assistant\\n", "hello"], ("answer",), Path(sys.argv[1]), 0)
 """
 _GENERATE = """

@@ -41,10 +41,14 @@ class LearnerGroup:
             for _ in range(settings.ranks)
         ]
         group = cls(actors, seconds_per_wait)
-        address = await within(actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
-        stored = [ray.put(argument) for argument in arguments]
-        ranks = [Rank(index, settings.ranks, address, seconds_per_wait) for index in range(settings.ranks)]
-        await group._gather("start", [(rank, *stored) for rank in ranks])
+        try:
+            address = await within(actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
+            stored = [ray.put(argument) for argument in arguments]
+            ranks = [Rank(index, settings.ranks, address, seconds_per_wait) for index in range(settings.ranks)]
+            await group._gather("start", [(rank, *stored) for rank in ranks])
+        except BaseException:
+            group.close()  # a rank that started holds its share of the machine
+            raise
         return group
 
     @property

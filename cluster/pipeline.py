@@ -25,7 +25,14 @@ def run_pipeline(recipe: Recipe) -> str:
 
 
 def run_one_stage(recipe: Recipe, number: int) -> int:
-    """One stage as a job of its own, from its predecessor's model; returns the exit code."""
+    """One stage as a job of its own, from its predecessor's model; returns the exit code.
+
+    Raises FileNotFoundError where that model is not there.
+    """
+    if number > 1 and not (before := RunFolder.of(recipe).stage(number - 1).model).exists():
+        raise FileNotFoundError(
+            f"stage {number} starts from {before}, which is not there: run stage {number - 1} first"
+        )
     run = _prepare(recipe)
     asyncio.run(_one_stage(recipe, run, number))
     print(f"stage {number}: {run.stage(number).model}")
@@ -51,12 +58,11 @@ async def _all_stages(recipe: Recipe, run: RunFolder) -> None:
     async with RolloutWorkers(recipe) as workers:
         for number in (1, 2, 3):
             stage = run.stage(number)
-            if not stage.finished("training", marks[number]):
-                await _train(recipe, run, number, workers)
-                stage.finish("training", marks[number])
-            if not stage.finished("evaluation", marks[number]):
+            await _train(recipe, run, number, workers)
+            evaluated = digest(recipe, ("evaluation",), marks[number], *recipe.data.evaluation.values())
+            if not stage.finished("evaluation", evaluated):
                 await _evaluate(recipe, run, number, workers)
-                stage.finish("evaluation", marks[number])
+                stage.finish("evaluation", evaluated)
 
 
 async def _one_stage(recipe: Recipe, run: RunFolder, number: int) -> None:
@@ -65,19 +71,33 @@ async def _one_stage(recipe: Recipe, run: RunFolder, number: int) -> None:
 
 
 async def _train(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
-    if number == 3:
-        model = str(run.stage(2).model)
-        await run_rl(recipe, model, await workers.holding(model))
-        workers.now_hold(str(run.stage(3).model))
+    """Train a stage, unless that is done; a stage that was interrupted goes on from its checkpoint."""
+    stage, mark = run.stage(number), _digests(recipe)[number]
+    if stage.finished("training", mark):
         return
+    stage.claim(mark)
+    if number == 3:
+        await _reinforce(recipe, run, workers)
+    else:
+        await _fine_tune(recipe, run, number, workers)
+    stage.finish("training", mark)
+
+
+async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
     if number == 1:
-        stage, start = recipe.stage1, starting_model(recipe)
+        settings, start = recipe.stage1, starting_model(recipe)
         prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
     else:
-        stage, start = recipe.stage2, str(run.stage(1).model)
+        settings, start = recipe.stage2, str(run.stage(1).model)
         prompts = await seed_confidences(recipe, start, workers)
     await workers.close()  # the learner needs the room
-    await run_sft(recipe, number, stage, start, prompts)
+    await run_sft(recipe, number, settings, start, prompts)
+
+
+async def _reinforce(recipe: Recipe, run: RunFolder, workers: RolloutWorkers) -> None:
+    start = str(run.stage(2).model)
+    await run_rl(recipe, start, await workers.holding(start))
+    workers.now_hold(str(run.stage(3).model))
 
 
 async def _evaluate(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
@@ -94,9 +114,9 @@ async def _evaluate(recipe: Recipe, run: RunFolder, number: int, workers: Rollou
 
 
 def _digests(recipe: Recipe) -> dict[int, str]:
-    first = digest(recipe, (*_COMMON, "stage1", "evaluation"))
-    second = digest(recipe, (*_COMMON, "seeding", "stage2", "evaluation"), first)
-    return {1: first, 2: second, 3: digest(recipe, (*_COMMON, "rl", "rewards", "evaluation"), second)}
+    first = digest(recipe, (*_COMMON, "stage1"))
+    second = digest(recipe, (*_COMMON, "seeding", "stage2"), first)
+    return {1: first, 2: second, 3: digest(recipe, (*_COMMON, "rl", "rewards"), second)}
 
 
 def _collected(recipe: Recipe, run: RunFolder) -> list[tuple[str, Metrics]]:

@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 
 from cluster.rollout_actor import RolloutActor
 from cluster.transport import WeightUpdate
-from cluster.waiting import WaitedTooLong, within
+from cluster.waiting import WaitedTooLong, together, within
 from configs.schema import Engine
 from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
@@ -25,6 +25,10 @@ ATTEMPTS = 3  # times a visit is given to a worker, and a worker is started, bef
 
 class NoWorkers(RuntimeError):
     """No rollout worker can be started."""
+
+
+class WrongWeights(RuntimeError):
+    """A worker read other weights than the learner sent."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +64,11 @@ class RolloutPool:
         """Start all workers, at once."""
         pool = cls(model_dir, settings, limits, seed, seconds_per_wait)
         pool._workers = [_Worker(f"rollout-{index}", None) for index in range(settings.workers)]
-        await asyncio.gather(*map(pool._bring_up, pool._workers))
+        try:
+            await together(*map(pool._bring_up, pool._workers))
+        except BaseException:
+            await pool.close()
+            raise
         return pool
 
     @property
@@ -101,11 +109,16 @@ class RolloutPool:
         for task in self._replacements:
             task.cancel()
         await asyncio.gather(*self._replacements, return_exceptions=True)
-        for worker in self._workers:
-            if worker.live:
+        await asyncio.gather(*map(self._end, self._workers))
+
+    async def _end(self, worker: _Worker) -> None:
+        if worker.live:
+            try:
                 await within(worker.actor.close.remote(), self._seconds, f"{worker.name} to close")
-            if worker.actor is not None:
-                ray.kill(worker.actor)
+            except (RayActorError, WaitedTooLong) as error:
+                logger.warning("%s did not close by itself: %s", worker.name, error)
+        if worker.actor is not None:
+            ray.kill(worker.actor)
 
     async def _generate(self, worker: _Worker, visit: Visit, sampling: SamplingSettings) -> ray.ObjectRef:
         worker.visits += 1
@@ -118,14 +131,16 @@ class RolloutPool:
             worker.visits -= 1
 
     async def _load(self, worker: _Worker, update: WeightUpdate) -> None:
-        what = f"{worker.name} to load weight version {update.version}"
         try:
-            held = await within(worker.actor.load.remote(update), self._seconds, what)
+            await self._hand_over(worker, update)
         except (RayActorError, EngineDied, WaitedTooLong) as error:
             self._lost(worker, error)
-            return
+
+    async def _hand_over(self, worker: _Worker, update: WeightUpdate) -> None:
+        what = f"{worker.name} to load weight version {update.version}"
+        held = await within(worker.actor.load.remote(update), self._seconds, what)
         if held != update.checksum:
-            raise RuntimeError(
+            raise WrongWeights(
                 f"{worker.name} holds weights with checksum {held} after version {update.version}, "
                 f"the learner sent {update.checksum}"
             )
@@ -152,7 +167,7 @@ class RolloutPool:
     async def _replace(self, worker: _Worker) -> None:
         try:
             await self._bring_up(worker)
-        except NoWorkers as error:
+        except (NoWorkers, WrongWeights) as error:
             async with self._changed:
                 self._fatal = error  # whoever waits for a worker raises it
                 self._changed.notify_all()
@@ -167,7 +182,6 @@ class RolloutPool:
                 cause = error
             else:
                 async with self._changed:
-                    worker.live = True
                     self._changed.notify_all()
                 return
         raise NoWorkers(f"{worker.name} could not be started in {ATTEMPTS} attempts") from cause
@@ -175,14 +189,14 @@ class RolloutPool:
     async def _start(self, worker: _Worker) -> None:
         worker.actor = RolloutActor.options(  # type: ignore[attr-defined]  # ray.remote's class
             num_cpus=self._settings.cpus_per_worker,
-            num_gpus=self._settings.gpus_per_worker * self._settings.tensor_parallel,
+            num_gpus=self._settings.gpus_per_worker,
         ).remote(worker.name)
         seed = self._seed + 1 + self._workers.index(worker)  # else workers would sample the same
         started = worker.actor.start.remote(self._model_dir, self._settings, self._limits, seed)
         seconds = await within(started, self._seconds, f"{worker.name} to start")
         logger.info("%s started in %.1f s", worker.name, seconds)
         loaded = None
-        while self._latest is not loaded:  # a newer version may come while one is loaded
-            loaded = self._latest
-            assert loaded is not None
-            await within(worker.actor.load.remote(loaded), self._seconds, f"{worker.name} to load weights")
+        while (update := self._latest) is not loaded and update is not None:  # a newer one may come meanwhile
+            await self._hand_over(worker, update)
+            loaded = update
+        worker.live = True  # with no await since the last look: from here on `load` reaches it

@@ -49,7 +49,7 @@ class RewardService:
             record, group = actor.score.options(num_returns=2).remote(encoded, visit.prompt)
             what = f"reward-{index} to score group {visit.group_id}"
             try:
-                return await within(record, self._recipe.reward_service.seconds_per_group, what), group
+                return await self._within(record, what), group
             except (RayActorError, WaitedTooLong) as error:
                 if actor is self._actors[index]:  # the first to notice replaces it
                     logger.warning("reward-%d is lost and will be replaced: %s", index, error)
@@ -60,12 +60,15 @@ class RewardService:
     async def close(self) -> None:
         """End the scorers' processes, their files closed."""
         for index, actor in enumerate(self._actors):
-            await within(
-                actor.close.remote(),
-                self._recipe.reward_service.seconds_per_group,
-                f"reward-{index} to close",
-            )
+            try:
+                await self._within(actor.close.remote(), f"reward-{index} to close")
+            except (RayActorError, WaitedTooLong) as error:
+                logger.warning("reward-%d did not close by itself: %s", index, error)
             ray.kill(actor)
+
+    async def _within(self, reference: ray.ObjectRef, what: str) -> Any:
+        seconds = self._recipe.reward_service.seconds_per_group
+        return await within(reference, seconds, what, "reward_service.seconds_per_group")
 
     def _new(self, index: int) -> Any:
         options = RewardActor.options(  # type: ignore[attr-defined]  # ray.remote's class

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -13,6 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.schema import Recipe
+
+logger = logging.getLogger(__name__)
+
+# Settings that change nothing in what a stage ends with.
+_PACE = {"eval_every_steps", "checkpoint_every_steps", "log_every_steps"}
+_NO_MATTER = {
+    "data": {"evaluation", "errors_shown"},
+    "stage1": _PACE,
+    "stage2": _PACE,
+    "rl": {"checkpoint_every_steps", "seconds_per_wait"},
+}
+_SETTINGS = "settings.json"  # names what the stage's training depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +59,34 @@ class StageFolder:
         """Predictions and metrics on an evaluation file."""
         return self.path / "evaluation" / name
 
+    def claim(self, digest: str) -> None:
+        """Take the folder for training from these settings; what other settings left in it is set aside, whole."""
+        mark = self.path / _SETTINGS
+        if self.path.exists() and not _names(mark, digest):
+            numbers = itertools.count(1)
+            aside = next(path for n in numbers if not (path := self.path.with_name(f"{self.path.name}.{n}")).exists())
+            self.path.rename(aside)
+            logger.warning("%s comes from other settings: moved to %s, the stage starts anew", self.path, aside)
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_mark(mark, digest)
+
     def finished(self, what: str, digest: str) -> bool:
         """Whether the stage's training or evaluation ended, from the same settings and the same start."""
-        mark = self.path / f"{what}-done.json"
-        return mark.exists() and json.loads(mark.read_text(encoding="utf-8"))["digest"] == digest
+        return _names(self.path / f"{what}-done.json", digest)
 
     def finish(self, what: str, digest: str) -> None:
         """Mark the stage's training or evaluation as ended."""
-        aside = self.path / f".{what}-done.json"
-        aside.write_text(json.dumps({"digest": digest}), encoding="utf-8")
-        aside.rename(self.path / f"{what}-done.json")
+        _write_mark(self.path / f"{what}-done.json", digest)
+
+
+def _names(mark: Path, digest: str) -> bool:
+    return mark.exists() and bool(json.loads(mark.read_text(encoding="utf-8"))["digest"] == digest)
+
+
+def _write_mark(mark: Path, digest: str) -> None:
+    aside = mark.with_name(f".{mark.name}")
+    aside.write_text(json.dumps({"digest": digest}), encoding="utf-8")
+    aside.rename(mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +103,7 @@ class RunFolder:
     @property
     def scratch_model(self) -> Path:
         """The starting model, where the recipe builds one."""
-        return self.path / "model"
+        return self.stage(1).path / "start"
 
     @property
     def recipe(self) -> Path:
@@ -85,7 +117,7 @@ class RunFolder:
 
 def digest(recipe: Recipe, sections: tuple[str, ...], *before: str) -> str:
     """Names what a stage depends on: sections of the recipe, and the digests of what came before it."""
-    dumped = recipe.model_dump(mode="json")
+    dumped = recipe.model_dump(mode="json", exclude=_NO_MATTER)
     text = json.dumps([{name: dumped[name] for name in sections}, *before], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

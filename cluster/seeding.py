@@ -9,10 +9,12 @@ Annotators are not asked: calibration is for stage 3 to learn.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 
@@ -86,6 +88,23 @@ def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Re
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
             confidences.append(float(confidence))
     return SeededRows(rows, confidences, 0)
+
+
+def write_seeds(path: Path, rows: Sequence[Prompt]) -> None:
+    """Keep rows as JSONL, whole or not at all."""
+    aside = path.with_name(f".{path.name}")
+    lines = (json.dumps({"id": row.prompt_id, "images": row.images, "response": row.response}) for row in rows)
+    aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    aside.rename(path)
+
+
+def read_seeds(path: Path, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The rows that `write_seeds` kept, given the prompts they were made from."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    found = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [
+        replace(by_id[row["id"].rpartition("#")[0]], prompt_id=row["id"], response=row["response"]) for row in found
+    ]
 
 
 def _well_formed(prompt: Prompt, group: Group, response: Response) -> list[tuple[str, ParsedResponse]]:

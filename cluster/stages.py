@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import ray
@@ -17,17 +17,18 @@ from cluster.learners import LearnerGroup
 from cluster.pool import RolloutPool
 from cluster.quiet import ENVIRONMENT
 from cluster.rewarding import RewardService
-from cluster.run_folder import RunFolder, StageFolder, written_aside
+from cluster.run_folder import RunFolder, written_aside
 from cluster.run_log import Column, RunLog
 from cluster.sampling import RolloutWorkers, sample_responses
-from cluster.seeding import SeededRows, seed_by_agreement, seed_by_annotators
+from cluster.seeding import read_seeds, seed_by_agreement, seed_by_annotators, write_seeds
 from cluster.step_metrics import COLUMNS
 from cluster.stopped import Stopped
 from cluster.visits import Visits
+from cluster.waiting import together
 from configs.schema import Recipe, SeedSource, Sft
 from learner.scratch import build_scratch_model
 from rollout.chat import ImageLimits
-from rollout.emoji import build_emoji
+from rollout.emoji import build_emoji, check_emoji
 from rollout.engine import SamplingSettings
 from rollout.prompts import Prompt
 from rollout.readers import read_prompts
@@ -45,9 +46,13 @@ _SFT_COLUMNS = (
 
 
 def prepare_data(recipe: Recipe) -> None:
-    """Build the emoji set where the recipe asks for it and it is not there."""
+    """Build the emoji set where the recipe asks for it and it is not there; one of other settings is refused."""
     root = Path(recipe.data.root)
-    if recipe.data.emoji is not None and not root.exists():
+    if recipe.data.emoji is None:
+        return
+    if root.exists():
+        check_emoji(root, recipe.data.emoji, recipe.response)
+    else:
         shares = build_emoji(root, recipe.data.emoji, recipe.response)
         print(f"built the emoji set in {root}: {', '.join(f'{n} {name}' for name, n in shares.items())} emoji")
 
@@ -136,28 +141,25 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
 
 
 async def seed_confidences(recipe: Recipe, model_dir: str, workers: RolloutWorkers) -> list[Prompt]:
-    """Stage 2's rows: the file's prompts with responses that state a confidence. Written to the stage's folder."""
-    seeding = recipe.seeding
-    if seeding.source is SeedSource.ANNOTATORS:
-        prompts = read_file(recipe, recipe.data.stage2, need_response=True)
+    """Stage 2's rows: the file's prompts with responses that state a confidence.
+
+    They are kept in the stage's folder: a stage that was interrupted goes on with the same ones.
+    """
+    seeding, kept = recipe.seeding, RunFolder.of(recipe).stage(2).seeds
+    by_annotators = seeding.source is SeedSource.ANNOTATORS
+    prompts = read_file(recipe, recipe.data.stage2, need_response=by_annotators, require_reference=by_annotators)
+    if kept.exists():
+        return read_seeds(kept, prompts)
+    if by_annotators:
         seeded = seed_by_annotators(prompts, seeding, recipe.response, recipe.seed)
     else:
-        prompts = read_file(recipe, recipe.data.stage2, require_reference=False)
         sampling = SamplingSettings(seeding.temperature, recipe.rl.response_tokens)
         pool = await workers.holding(model_dir)
         groups = await sample_responses(pool, prompts, seeding.samples_per_prompt, sampling)
         seeded = seed_by_agreement(prompts, groups, seeding, recipe.response, recipe.seed)
     print(f"seeded confidences: {seeded.summary()}", flush=True)
-    _write_seeds(RunFolder.of(recipe).stage(2), seeded)
+    write_seeds(kept, seeded.prompts)
     return seeded.prompts
-
-
-def _write_seeds(folder: StageFolder, seeded: SeededRows) -> None:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lines = (
-        json.dumps({"id": row.prompt_id, "images": row.images, "response": row.response}) for row in seeded.prompts
-    )
-    folder.seeds.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
@@ -169,25 +171,24 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
     rl, limits = recipe.rl, ImageLimits.of(recipe.model, recipe.data)
     prompts = read_file(recipe, recipe.data.stage3)
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    rewards = RewardService(recipe, model_dir, folder.rollouts)
-    learners, _ = await asyncio.gather(
-        LearnerGroup.start(RlActor, recipe.learner, (model_dir, recipe, by_id, limits), rl.seconds_per_wait),
-        rewards.start(),
-    )
     visits = Visits(prompts, recipe.rewards.correctness, rl.samples_per_prompt, recipe.seed)
-    try:
-        with RunLog(folder.path, "stage3", COLUMNS, recipe) as log:
-            parts = Parts(visits, pool, rewards, learners, CheckpointFolder(folder.checkpoints), log)
-            controller = Controller(recipe, parts)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
-            steps = await controller.run()
+    async with AsyncExitStack() as cleanup:
+        rewards = RewardService(recipe, model_dir, folder.rollouts)
+        cleanup.push_async_callback(rewards.close)
+        learners, _ = await together(
+            LearnerGroup.start(RlActor, recipe.learner, (model_dir, recipe, by_id, limits), rl.seconds_per_wait),
+            rewards.start(),
+        )
+        cleanup.callback(learners.close)
+        log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe))
+        parts = Parts(visits, pool, rewards, learners, CheckpointFolder(folder.checkpoints), log)
+        controller = Controller(recipe, parts)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
+        steps = await controller.run()
         if steps < rl.steps:
             raise Stopped(f"stopped after step {steps} of {rl.steps}; the same command goes on from there")
         with written_aside(folder.model) as aside:
             await learners.call("save_model", str(aside))
-    finally:
-        await rewards.close()
-        learners.close()
 
 
 def connect() -> None:

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 
 class WaitedTooLong(RuntimeError):
     """A wait reached its limit; the message names what was waited for and the setting to change."""
 
 
-async def within(reference: ray.ObjectRef, seconds: float, what: str) -> Any:
-    """The value of a reference. Raises WaitedTooLong after `seconds`, or what the task raised."""
+async def within(reference: ray.ObjectRef, seconds: float, what: str, setting: str = "rl.seconds_per_wait") -> Any:
+    """The value of a reference. Raises WaitedTooLong after `seconds`, which `setting` gave, or what the task raised."""
 
     async def value() -> Any:
         return await reference
 
     try:
         return await asyncio.wait_for(value(), seconds)
+    except RayTaskError as error:
+        raise error.cause from error  # as itself; its trace in the actor is `error`'s text
     except TimeoutError:
-        raise WaitedTooLong(
-            f"waited {seconds:.0f} s for {what}: look at its log, or raise rl.seconds_per_wait"
-        ) from None
+        raise WaitedTooLong(f"waited {seconds:.0f} s for {what}: look at its log, or raise {setting}") from None
+
+
+async def together(*parts: Coroutine[Any, Any, Any]) -> list[Any]:
+    """The results of coroutines that run at once; where one fails, the others are cancelled and its error raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+    except BaseExceptionGroup as failures:
+        raise first_of(failures) from None
+    return [task.result() for task in tasks]
+
+
+def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure in a group, however deep; it is what the others were cancelled for."""
+    failure = failures.exceptions[0]
+    return first_of(failure) if isinstance(failure, BaseExceptionGroup) else failure

@@ -342,6 +342,9 @@ class Rl(Section):
     """Sampling temperature, applied in the learner too."""
     max_policy_lag: NonNegativeInt = 1
     """No token in a batch is older than this many weight versions; 0 is synchronous."""
+    groups_per_worker: PositiveInt | None = None
+    """Groups a rollout worker samples at once; as many as are admitted if not set. Those that wait start under newer
+    weights: no more than keep the learner busy are of use."""
     importance_cap: PositiveFloat = 2.0
     """Truncated importance sampling: per-token ratios are capped at this value."""
     kl_weight: NonNegativeFloat = 0.0

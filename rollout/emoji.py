@@ -36,6 +36,8 @@ ATTRIBUTION = (
     "This folder is a derived work under CC BY-SA 4.0.\n"
 )
 
+_SETTINGS = "settings.json"  # what the set was built from
+
 # Words of Unicode names that the reasoning is made from.
 _PEOPLE = {
     "face": ("face", "cat", "smiling", "grinning"),
@@ -190,6 +192,20 @@ class _Builder:
         return f"<think>{elements}</think><answer>{answer}</answer>"
 
 
+def check_emoji(folder: Path, settings: EmojiData, response: Response) -> None:
+    """Raises ValueError where the set in `folder` was built from other settings than these."""
+    file = folder / _SETTINGS
+    if not file.exists() or file.read_text(encoding="utf-8") != _described(settings, response):
+        raise ValueError(
+            f"{folder} was not built from this recipe's settings: remove it to have it built anew, "
+            "or name another data.root"
+        )
+
+
+def _described(settings: EmojiData, response: Response) -> str:
+    return json.dumps({"data.emoji": settings.model_dump(), "elements": response.reasoning_elements}, indent=1) + "\n"
+
+
 def build_emoji(folder: Path, settings: EmojiData, response: Response) -> dict[str, int]:
     """Write the set into `folder`, whole or not at all; returns emoji by share.
 
@@ -210,6 +226,7 @@ def build_emoji(folder: Path, settings: EmojiData, response: Response) -> dict[s
         builder.write("stage3", stage3, settings.stage3_pictures, with_response=False)
         builder.write("seen", split["sft"], settings.eval_pictures_per_emoji, with_response=False)
         builder.write("unseen", split["test"], settings.eval_pictures_per_emoji, with_response=False)
+        (aside / _SETTINGS).write_text(_described(settings, response), encoding="utf-8")
         (aside / "ATTRIBUTION.txt").write_text(ATTRIBUTION, encoding="utf-8")
         os.chmod(aside, 0o755)  # mkdtemp's folder is its owner's alone
         aside.rename(folder)

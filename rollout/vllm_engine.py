@@ -26,6 +26,7 @@ from PIL import Image
 from vllm import SamplingParams, TokensPrompt
 from vllm.exceptions import VLLMClientError, VLLMServerError
 from vllm.inputs import EngineInput
+from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -39,6 +40,8 @@ from rollout.vllm_output import engine_output
 from rollout.vllm_settings import engine_arguments, engine_environment
 
 _SECONDS_TO_CLOSE = 1.0  # then the engine's process is killed: it has nothing to save
+_RETRYABLE = "error"  # such as a processed picture that the engine's cache has lost: the next request carries it
+_ATTEMPTS = 3
 _DEAD = "vLLM's engine process is gone (its log says why; VLLM_LOGGING_LEVEL=INFO shows more)"
 
 
@@ -79,12 +82,11 @@ class VllmEngine:
         """See `rollout.engine.Engine`. Raises ValueError for a prompt this model can never answer."""
         started = time.time()
         with self._as_engine_errors(prompt):
-            parameters = self._sampling_parameters(sampling)
-            request = await self._request(prompt, sampling.response_tokens)
-            async for output in self._llm.generate(request, parameters, str(next(self._request_numbers))):
-                if output.finished:
-                    return engine_output(output, started)
-        raise EngineError(f"prompt {prompt.prompt_id}: vLLM ended the request without an output")
+            for _ in range(_ATTEMPTS):
+                output = await self._sample(prompt, sampling)
+                if output.outputs[0].finish_reason != _RETRYABLE:
+                    break
+            return engine_output(output, started)
 
     async def update_weights(self, version: int, tensors: Weights) -> str:
         """See `rollout.engine.Engine`. Takes torch tensors on the CPU, all of the model's.
@@ -129,6 +131,14 @@ class VllmEngine:
         await self._llm.update_weight_version(str(version))
         await self._llm.resume_generation()
         return str(checksums[0])
+
+    async def _sample(self, prompt: Prompt, sampling: SamplingSettings) -> RequestOutput:
+        request = await self._request(prompt, sampling.response_tokens)
+        parameters = self._sampling_parameters(sampling)
+        async for output in self._llm.generate(request, parameters, str(next(self._request_numbers))):
+            if output.finished:
+                return output
+        raise EngineError("the request ended without an output")
 
     async def _request(self, prompt: Prompt, response_tokens: int) -> EngineInput:
         rendered, images = await self._read(prompt)

@@ -36,14 +36,17 @@ class FakePool:
 
     chance: random.Random
     failing: float = 0.0
+    size: int = 2
     version: int = 0
     in_flight: int = 0
     restarts: int = 0
     started_under: dict[int, int] = field(default_factory=dict)
+    most_in_flight: int = 0
 
     async def generate(self, visit: Visit, _: object) -> int:
         self.started_under[visit.group_id] = self.version
         self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(self.chance.lognormvariate(0, 1))
         self.in_flight -= 1
         if self.chance.random() < self.failing:
@@ -117,9 +120,16 @@ class Trial:
 
 
 def trial(
-    folder: Path, *, lag: int = 1, seed: int = 0, failing: float = 0.0, unscored: frozenset[int] = frozenset()
+    folder: Path,
+    *,
+    lag: int = 1,
+    seed: int = 0,
+    failing: float = 0.0,
+    unscored: frozenset[int] = frozenset(),
+    groups_per_worker: int | None = None,
 ) -> Trial:
-    recipe = load_recipe(DEMO, [f"rl.max_policy_lag={lag}", "rl.steps=30", "rl.prompts_per_step=4"])
+    overrides = [f"rl.max_policy_lag={lag}", "rl.steps=30", "rl.prompts_per_step=4"]
+    recipe = load_recipe(DEMO, [*overrides, f"rl.groups_per_worker={groups_per_worker or 'null'}"])
     pool = FakePool(random.Random(seed), failing)
     learners = FakeLearners()
     checkpoints = CheckpointFolder(folder / "checkpoints")
@@ -144,6 +154,16 @@ def test_every_admitted_group_is_trained_on_once_and_none_is_older_than_the_lag(
     assert sorted(trained) == list(range(30 * 4))
     assert max(lags) <= lag
     assert run.ledger["outstanding"] == run.ledger["dropped"] == []
+
+
+def test_no_more_groups_are_sampled_at_once_than_the_workers_may(tmp_path: Path) -> None:
+    few, all_admitted = trial(tmp_path / "few", lag=4, groups_per_worker=2), trial(tmp_path / "all", lag=4)
+
+    for run in (few, all_admitted):
+        assert virtual_time.run(run.controller.run()) == 30
+
+    assert few.pool.most_in_flight == 2 * few.pool.size
+    assert all_admitted.pool.most_in_flight > 2 * all_admitted.pool.size
 
 
 def test_the_lag_is_made_use_of(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cluster.seeding import seed_by_agreement, seed_by_annotators
+from cluster.seeding import read_seeds, seed_by_agreement, seed_by_annotators, write_seeds
 from configs.schema import Response, Seeding, SeedSource
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, Group, Sample, Trajectory, VersionSpan
@@ -120,3 +121,12 @@ def test_the_same_seed_gives_the_same_rows() -> None:
     first, second, other = (seed_by_agreement(prompts, groups, Seeding(), FORM, seed).prompts for seed in (1, 1, 2))
 
     assert first == second != other
+
+
+def test_kept_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    prompts = [prompt(0), prompt(1)]
+    rows = seed_by_agreement(prompts, [group(0, 26, 6), group(1, 3, 9)], Seeding(), FORM, seed=0).prompts
+
+    write_seeds(tmp_path / "seeded.jsonl", rows)
+
+    assert read_seeds(tmp_path / "seeded.jsonl", prompts) == rows

@@ -1,0 +1,280 @@
+"""The pool over fake actors: their methods are coroutines of this process, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import RayActorError
+
+import cluster.pool
+from cluster.pool import NoWorkers, RolloutPool, WrongWeights
+from configs.schema import Engine
+from rollout.chat import ImageLimits
+from rollout.engine import EngineDied, EngineError, SamplingSettings
+from rollout.prompts import Message, Prompt
+from rollout.worker import Visit
+from tests.unit import virtual_time
+
+SAMPLING = SamplingSettings(1.0, 8)
+
+
+def visit(number: int) -> Visit:
+    return Visit(number, Prompt("p", "t", (Message("user", "?"),)), None, 2, 0.0)
+
+
+@dataclass(frozen=True)
+class Update:
+    version: int
+    checksum: str = "good"
+
+
+@dataclass
+class FakeActor:
+    """An actor with an engine that takes `seconds` for a group; `fail` is raised by the next call of a method."""
+
+    cluster: FakeCluster
+    number: int
+    held: list[int] = field(default_factory=list)
+    fail: dict[str, Exception] = field(default_factory=dict)
+    killed: bool = False
+    groups: list[int] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return _Method(getattr(self, f"_{name}"))
+
+    async def _start(self, *_: object) -> float:
+        await asyncio.sleep(self.cluster.seconds_to_start)
+        self._raise("start")
+        return self.cluster.seconds_to_start
+
+    async def _generate(self, visit: Visit, _: object) -> None:
+        await asyncio.sleep(1.0)
+        self._raise("generate")
+        self.groups.append(visit.group_id)
+
+    async def _load(self, update: Update) -> str:
+        await asyncio.sleep(self.cluster.seconds_to_load)
+        self._raise("load")
+        self.held.append(update.version)
+        return self.cluster.checksum
+
+    async def _close(self) -> None:
+        self._raise("close")
+
+    def _raise(self, method: str) -> None:
+        if self.killed:
+            raise RayActorError
+        if error := self.fail.pop(method, None):
+            raise error
+
+
+@dataclass(frozen=True)
+class _Method:
+    call: Callable[..., Coroutine[Any, Any, Any]]
+
+    def options(self, *, num_returns: int) -> _Two:
+        assert num_returns == 2
+        return _Two(self.call)
+
+    def remote(self, *arguments: object) -> Coroutine[Any, Any, Any]:
+        return self.call(*arguments)
+
+
+@dataclass(frozen=True)
+class _Two:
+    call: Callable[..., Coroutine[Any, Any, Any]]
+
+    def remote(self, visit: Visit, sampling: object) -> tuple[Any, str]:
+        return self.call(visit, sampling), f"group {visit.group_id}"
+
+
+class FakeCluster:
+    """Stands for Ray: makes actors, and kills them."""
+
+    def __init__(self) -> None:
+        self.actors: list[FakeActor] = []
+        self.resources: list[dict[str, float]] = []
+        self.failures: dict[int, dict[str, Exception]] = {}  # by number of the actor
+        self.seconds_to_start = 10.0
+        self.seconds_to_load = 1.0
+        self.checksum = "good"
+
+    def options(self, **resources: float) -> SimpleNamespace:
+        self.resources.append(resources)
+        return SimpleNamespace(remote=self._new)
+
+    def kill(self, actor: FakeActor) -> None:
+        actor.killed = True
+
+    def _new(self, _: str) -> FakeActor:
+        number = len(self.actors)
+        self.actors.append(FakeActor(self, number, fail=self.failures.get(number, {})))
+        return self.actors[-1]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    cluster_ = FakeCluster()
+    monkeypatch.setattr(cluster.pool, "RolloutActor", cluster_)
+    monkeypatch.setattr(cluster.pool.ray, "kill", cluster_.kill)
+    return cluster_
+
+
+async def started(workers: int = 2, **settings: Any) -> RolloutPool:
+    return await RolloutPool.start("model", Engine(workers=workers, **settings), ImageLimits(), 0, 60.0)
+
+
+def test_the_least_loaded_worker_takes_the_next_visit(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(2)
+        await asyncio.gather(*(pool.generate(visit(n), SAMPLING) for n in range(6)))
+
+    virtual_time.run(job())
+
+    assert [len(actor.groups) for actor in fake.actors] == [3, 3]
+
+
+def test_a_worker_asks_for_the_gpus_of_the_recipe(fake: FakeCluster) -> None:
+    virtual_time.run(started(1, tensor_parallel=4, gpus_per_worker=4, cpus_per_worker=2))
+
+    assert fake.resources == [{"num_cpus": 2, "num_gpus": 4}]
+
+
+@pytest.mark.parametrize("death", [RayActorError(), EngineDied("gone")])
+def test_a_dead_worker_is_replaced_once_and_its_visits_are_given_to_others(fake: FakeCluster, death: Exception) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(2)
+        fake.actors[0].fail["generate"] = death
+        results = await asyncio.gather(*(pool.generate(visit(n), SAMPLING) for n in range(6)))
+        assert results == [f"group {n}" for n in range(6)]
+        return pool
+
+    pool = virtual_time.run(job())
+
+    assert sorted(n for actor in fake.actors for n in actor.groups) == list(range(6))
+    assert pool.restarts == 1
+    assert fake.actors[0].killed
+    assert len(fake.actors) == 3
+
+
+def test_a_request_that_failed_is_given_again_without_a_new_worker(fake: FakeCluster) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(1)
+        fake.actors[0].fail["generate"] = EngineError("a cache was lost")
+        await pool.generate(visit(0), SAMPLING)
+        return pool
+
+    assert virtual_time.run(job()).restarts == 0
+    assert fake.actors[0].groups == [0]
+
+
+def test_a_replacement_holds_the_newest_weights_before_its_first_visit(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(1)
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        fake.actors[0].fail["generate"] = EngineDied("gone")
+        generating = asyncio.create_task(pool.generate(visit(0), SAMPLING))
+        await asyncio.sleep(11.5)  # the replacement has started and is loading version 1
+        await pool.load(Update(2))  # type: ignore[arg-type]
+        assert fake.actors[1].groups == []
+        await generating
+
+    virtual_time.run(job())
+
+    assert fake.actors[1].held == [1, 2]
+
+
+def test_an_update_as_a_replacement_comes_to_life_reaches_it(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(1)
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        fake.actors[0].fail["generate"] = EngineDied("gone")
+        generating = asyncio.create_task(pool.generate(visit(0), SAMPLING))
+        await asyncio.sleep(0.5)
+        async with pool._changed:  # whoever comes to life must wait for this lock to say so
+            await asyncio.sleep(13)
+            await pool.load(Update(2))  # type: ignore[arg-type]
+        await generating
+
+    virtual_time.run(job())
+
+    assert fake.actors[1].held == [1, 2]
+
+
+def test_a_worker_that_dies_in_an_update_does_not_hold_up_the_others(fake: FakeCluster) -> None:
+    async def job() -> float:
+        pool = await started(3)
+        fake.actors[1].fail["load"] = RayActorError()
+        before = asyncio.get_running_loop().time()
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        return asyncio.get_running_loop().time() - before
+
+    assert virtual_time.run(job()) == pytest.approx(1.0)
+    assert [actor.held for actor in fake.actors[:3]] == [[1], [], [1]]
+
+
+def test_wrong_weights_end_the_run(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(2)
+        fake.checksum = "other"
+        await pool.load(Update(1))  # type: ignore[arg-type]
+
+    with pytest.raises(WrongWeights, match="checksum other after version 1, the learner sent good"):
+        virtual_time.run(job())
+
+
+def test_wrong_weights_of_a_replacement_end_the_run_too(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(1)
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        fake.checksum = "other"
+        fake.actors[0].fail["generate"] = EngineDied("gone")
+        await pool.generate(visit(0), SAMPLING)
+
+    with pytest.raises(NoWorkers) as raised:
+        virtual_time.run(job())
+
+    assert isinstance(raised.value.__cause__, WrongWeights)
+
+
+def test_a_worker_that_never_starts_fails_the_start_and_leaves_no_actor(fake: FakeCluster) -> None:
+    fake.failures = {number: {"start": EngineDied("no memory")} for number in (1, 2, 3)}
+
+    with pytest.raises(NoWorkers, match="rollout-1 could not be started in 3 attempts"):
+        virtual_time.run(started(2))
+
+    assert fake.actors[0].killed
+    assert fake.actors[3].killed
+
+
+def test_a_visit_that_fails_everywhere_is_given_up_with_its_number(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(1)
+        for _ in range(3):
+            fake.actors[0].fail["generate"] = EngineError("no")
+            await asyncio.sleep(0)
+        fake.actors[0]._raise = lambda method: _always(method)  # type: ignore[method-assign]
+        await pool.generate(visit(7), SAMPLING)
+
+    def _always(method: str) -> None:
+        if method == "generate":
+            raise EngineError("no")
+
+    with pytest.raises(EngineError, match="group 7: 3 attempts failed"):
+        virtual_time.run(job())
+
+
+def test_closing_ends_every_actor_also_one_that_has_died(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(2)
+        fake.actors[0].fail["close"] = RayActorError()
+        await pool.close()
+
+    virtual_time.run(job())
+
+    assert [actor.killed for actor in fake.actors] == [True, True]

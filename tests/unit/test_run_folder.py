@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.run_folder import StageFolder, digest, written_aside
+from configs.load import load_recipe
+from configs.schema import Recipe
+
+DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+SECTIONS = ("data", "stage1", "rl")
+
+
+def demo(*overrides: str) -> Recipe:
+    return load_recipe(DEMO, overrides)
+
+
+def test_a_stage_that_was_interrupted_finds_its_files_again(tmp_path: Path) -> None:
+    stage = StageFolder(tmp_path / "stage1")
+    stage.claim("a")
+    (stage.path / "log.jsonl").write_text("kept")
+
+    stage.claim("a")
+
+    assert (stage.path / "log.jsonl").read_text() == "kept"
+
+
+def test_what_other_settings_left_is_set_aside_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stage = StageFolder(tmp_path / "stage1")
+    for settings in ("a", "b", "c"):
+        stage.claim(settings)
+        (stage.path / "log.jsonl").write_text(settings)
+
+    found = {path.name: (path / "log.jsonl").read_text() for path in tmp_path.iterdir()}
+
+    assert found == {"stage1": "c", "stage1.1": "a", "stage1.2": "b"}
+    assert "moved to" in caplog.text
+
+
+def test_a_folder_that_nobody_claimed_is_not_taken_over(tmp_path: Path) -> None:
+    stage = StageFolder(tmp_path / "stage1")
+    stage.path.mkdir()
+    (stage.path / "precious").write_text("x")
+
+    stage.claim("a")
+
+    assert (tmp_path / "stage1.1" / "precious").exists()
+    assert not (stage.path / "precious").exists()
+
+
+def test_only_the_settings_that_ended_a_stage_find_it_finished(tmp_path: Path) -> None:
+    stage = StageFolder(tmp_path / "stage1")
+    stage.claim("a")
+    assert not stage.finished("training", "a")
+
+    stage.finish("training", "a")
+
+    assert stage.finished("training", "a")
+    assert not stage.finished("training", "b")
+    assert not stage.finished("evaluation", "a")
+
+
+@pytest.mark.parametrize(
+    "override", ["stage1.steps=7", "data.emoji.sft_emoji=3", "rl.optimizer.learning_rate=1e-6", "rl.max_policy_lag=0"]
+)
+def test_a_setting_that_changes_the_model_changes_the_digest(override: str) -> None:
+    assert digest(demo(override), SECTIONS) != digest(demo(), SECTIONS)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["stage1.log_every_steps=7", "rl.seconds_per_wait=5", "rl.checkpoint_every_steps=3", "data.errors_shown=1"],
+)
+def test_a_setting_that_changes_only_the_pace_leaves_the_digest(override: str) -> None:
+    assert digest(demo(override), SECTIONS) == digest(demo(), SECTIONS)
+
+
+def test_a_digest_depends_on_what_came_before() -> None:
+    assert digest(demo(), SECTIONS, "a") != digest(demo(), SECTIONS, "b")
+
+
+def test_a_folder_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    with written_aside(final) as aside:
+        (aside / "weights").write_text("old")
+
+    with pytest.raises(OSError, match="disk full"), written_aside(final) as aside:
+        (aside / "weights").write_text("half")
+        raise OSError("disk full")
+
+    assert (final / "weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_whole_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    for text in ("old", "new"):
+        with written_aside(final) as aside:
+            (aside / text).write_text(text)
+
+    assert [path.name for path in final.iterdir()] == ["new"]
+    assert final.stat().st_mode & 0o777 == 0o755
