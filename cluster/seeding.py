@@ -1,10 +1,11 @@
 """Confidences for stage 2, from how often the stage-1 model agrees with itself.
 
 Seeds must carry information, or reinforcement learning collapses to one constant; and spread over the
-whole range, or it never finds the low ones. So for each prompt the model answers many times, its
-different answers become rows of their own, each stating its share, and a few rows state a confidence
-drawn from the whole range. No more noise than that: what stage 2 cannot predict it does not learn.
-Annotators are not asked: calibration is for stage 3 to learn.
+whole range, or it never finds the low ones. So for each prompt the model answers many times, some of
+its responses become rows, each stating the share of those that gave its answer, and a few rows state a
+confidence drawn from the whole range. The rows are drawn as the responses fell: were each different
+answer to get as many, stage 2 would unlearn how often to give it. And no more noise than that: what
+stage 2 cannot predict it does not learn. Annotators are not asked: calibration is for stage 3 to learn.
 """
 
 from __future__ import annotations
@@ -55,13 +56,11 @@ def seed_by_agreement(
             skipped += 1
             continue
         votes = Counter(parsed.answer for _, parsed in kept)
-        for number in range(seeding.rows_per_prompt):
-            # Each answer in turn, the commonest first: rare answers are the low confidences.
-            answer = sorted(votes, key=lambda a: (-votes[a], str(a)))[number % len(votes)]
-            texts = [text for text, parsed in kept if parsed.answer == answer]
-            confidence = _stated(votes[answer], len(kept), seeding, response.confidence_step, rng)
-            text = f"{texts[rng.integers(len(texts))]}<confidence>{confidence}</confidence>"
-            rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
+        chosen = rng.choice(len(kept), size=min(seeding.rows_per_prompt, len(kept)), replace=False)
+        for number, (text, parsed) in enumerate(kept[place] for place in chosen):
+            confidence = _stated(votes[parsed.answer], len(kept), seeding, response.confidence_step, rng)
+            stated = f"{text}<confidence>{confidence}</confidence>"
+            rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=stated))
             confidences.append(float(confidence))
     if not rows:
         raise ValueError("the stage-1 model gave no well-formed response: train it longer (stage1.steps)")

@@ -222,8 +222,8 @@ class Seeding(Section):
     """Where they come from."""
     samples_per_prompt: PositiveInt = 32
     """Responses sampled from the stage-1 model for each prompt (agreement only)."""
-    rows_per_prompt: PositiveInt = 4
-    """Rows written for each prompt, spread over its different answers."""
+    rows_per_prompt: PositiveInt = 8
+    """Rows written for each prompt: so many of its well-formed responses (agreement), drawn at random."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature."""
     prior: PositiveFloat = 0.5

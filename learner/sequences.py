@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 from configs.schema import Credit, Rewards, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence, collate, split_by_length
 from rewards.mixing import advantages, combine, confidence_advantages
-from rewards.scoring import Scorer
 from rollout.chat import ChatFormat, Expanded
 from rollout.prompts import Prompt
 from rollout.trajectory import Group, Score, Trajectory
@@ -109,9 +108,7 @@ def _credits(scores: Sequence[Score], weights: RewardWeights, rewards: Rewards) 
         confidence = advantages(mixed.confidence, rewards.baseline, well_formed)
     else:
         stated, right = (np.array([getattr(s, name) or 0.0 for s in scores]) for name in ("confidence", "correct"))
-        scorer = Scorer(rewards.scoring_rule, rewards.log_clip)
-        gained = confidence_advantages(stated, right, scorer, rewards.baseline, well_formed)
-        confidence = weights.calibration * gained
+        confidence = weights.calibration * confidence_advantages(stated, right, rewards, well_formed)
     return [Credits(float(a), float(c)) for a, c in zip(answer, confidence, strict=True)]
 
 

@@ -77,9 +77,7 @@ def advantages(rewards: Floats, baseline: Baseline, counted: Mask) -> Floats:
     return result
 
 
-def confidence_advantages(
-    confidence: Floats, correct: Floats, scorer: Scorer, baseline: Baseline, counted: Mask
-) -> Floats:
+def confidence_advantages(confidence: Floats, correct: Floats, rewards: Rewards, counted: Mask) -> Floats:
     """[G] calibration scores less what the group's confidences would have scored on the member's own outcome.
 
     S(c_i, y_i) less the mean over members j of S(c_j, y_i), where `advantages` would subtract the mean of
@@ -96,9 +94,10 @@ def confidence_advantages(
     if members < 2:
         return result
     stated, right = confidence[counted], correct[counted]
+    scorer = Scorer(rewards.scoring_rule, rewards.log_clip)
     scores = scorer(np.broadcast_to(stated, (members, members)), np.broadcast_to(right[:, None], (members, members)))
     gained = np.diag(scores)[:, None] - scores  # [i, j] what i's confidence gained over j's, on i's outcome
-    result[counted] = gained.sum(axis=1) / (members - 1 if baseline is Baseline.LEAVE_ONE_OUT else members)
+    result[counted] = gained.sum(axis=1) / (members - 1 if rewards.baseline is Baseline.LEAVE_ONE_OUT else members)
     return result
 
 

@@ -167,9 +167,10 @@ def test_a_confidence_is_held_against_the_other_confidences_on_its_own_outcome(
     rule: ScoringRule, drawn: tuple[Floats, Floats, Mask]
 ) -> None:
     confidence, correct, counted = drawn
-    scorer, members = Scorer(rule, 0.01), np.flatnonzero(counted)
+    rewards = Rewards(scoring_rule=rule, baseline=Baseline.LEAVE_ONE_OUT)
+    scorer, members = Scorer(rule, rewards.log_clip), np.flatnonzero(counted)
 
-    result = confidence_advantages(confidence, correct, scorer, Baseline.LEAVE_ONE_OUT, counted)
+    result = confidence_advantages(confidence, correct, rewards, counted)
 
     for i in members[: len(members) if len(members) > 1 else 0]:
         others = [float(scorer(confidence[j], correct[i])) for j in members if j != i]
@@ -184,7 +185,7 @@ def test_where_all_state_the_same_confidence_nothing_is_gained_by_luck(
 ) -> None:
     confidence, everyone = np.full(5, stated), np.ones(5, dtype=np.bool_)
 
-    result = confidence_advantages(confidence, correct, Scorer(ScoringRule.BRIER, 0.01), baseline, everyone)
+    result = confidence_advantages(confidence, correct, Rewards(baseline=baseline), everyone)
 
     assert (result == 0.0).all()
 
@@ -194,14 +195,14 @@ def test_the_gradient_is_the_same_on_average_and_varies_less_than_with_the_mean_
     grid, scorer = np.linspace(0, 1, 21), Scorer(ScoringRule.BRIER, 0.01)
     policy = np.exp(-(((grid - 0.8) / 0.08) ** 2) / 2)  # as after some training: a narrow peak, beside the truth
     policy /= policy.sum()
-    everyone = np.ones(8, dtype=np.bool_)
+    everyone, rewards = np.ones(8, dtype=np.bool_), Rewards(baseline=Baseline.LEAVE_ONE_OUT)
     gradients: dict[str, list[Floats]] = {"own outcome": [], "mean of scores": []}
 
     for _ in range(4000):
         drawn = rng.choice(21, 8, p=policy)
         confidence, correct = grid[drawn], (rng.uniform(size=8) < 0.7).astype(np.float64)
         scores = np.eye(21)[drawn] - policy  # d log p(drawn) / d logits, [8, 21]
-        own = confidence_advantages(confidence, correct, scorer, Baseline.LEAVE_ONE_OUT, everyone)
+        own = confidence_advantages(confidence, correct, rewards, everyone)
         plain = advantages(scorer(confidence, correct), Baseline.LEAVE_ONE_OUT, everyone)
         gradients["own outcome"].append(own @ scores / 8)
         gradients["mean of scores"].append(plain @ scores / 8)

@@ -47,18 +47,27 @@ def stated(row: Prompt) -> tuple[str, float]:
     return found[1], float(found[2])
 
 
-def test_each_different_answer_states_the_share_of_samples_that_gave_it() -> None:
-    seeding = Seeding(rows_per_prompt=4, uniform_share=0.0, prior=0.5)
+def test_each_response_states_the_share_of_samples_that_gave_its_answer() -> None:
+    seeding = Seeding(rows_per_prompt=32, uniform_share=0.0, prior=0.5)
 
     seeded = seed_by_agreement([prompt(0)], [group(0, 26, 6)], seeding, FORM, seed=0)
 
     rows = Counter(map(stated, seeded.prompts))
-    assert rows == {("positive", 0.80): 2, ("negative", 0.20): 2}  # 26.5 / 33 and 6.5 / 33 on a grid of 0.05
-    assert len({row.prompt_id for row in seeded.prompts}) == 4
+    assert rows == {("positive", 0.80): 26, ("negative", 0.20): 6}  # 26.5 / 33 and 6.5 / 33 on a grid of 0.05
+    assert len({row.prompt_id for row in seeded.prompts}) == 32
+
+
+def test_answers_are_as_frequent_in_the_rows_as_in_the_samples() -> None:
+    prompts, groups = [prompt(n) for n in range(500)], [group(n, 6, 2) for n in range(500)]
+
+    seeded = seed_by_agreement(prompts, groups, Seeding(rows_per_prompt=2), FORM, seed=0)
+
+    assert len(seeded.prompts) == 1000
+    assert np.mean([stated(row)[0] == "positive" for row in seeded.prompts]) == pytest.approx(0.75, abs=0.04)
 
 
 def test_the_reasoning_is_that_of_a_sample_with_the_same_answer() -> None:
-    seeded = seed_by_agreement([prompt(0)], [group(0, 4, 4)], Seeding(rows_per_prompt=2), FORM, seed=0)
+    seeded = seed_by_agreement([prompt(0)], [group(0, 4, 4)], Seeding(rows_per_prompt=8), FORM, seed=0)
 
     for row in seeded.prompts:
         answer, _ = stated(row)
