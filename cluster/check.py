@@ -76,7 +76,10 @@ def _mix(recipe: Recipe) -> Iterator[str]:
     rewards = recipe.rewards
     weights = ", ".join(f"{weight:g} x {name}" for name, weight in rewards.weights.model_dump().items())
     against = f"answers against the {rewards.correctness}"
-    yield f"rewards  {weights}; {rewards.scoring_rule} score, credit {rewards.credit}, {against}"
+    yield (
+        f"rewards  {weights}; {rewards.scoring_rule} score, credit {rewards.credit}, {against}, "
+        f"{rewards.confidence_gradient} confidence gradient"
+    )
     findings = safety(rewards)
     yield from (f"         {finding.severity}: {finding.message}" for finding in findings)
     if not findings:

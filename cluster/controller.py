@@ -242,6 +242,7 @@ class Controller:
             "behaviour_kl": first.behaviour_kl,
             "reference_kl": first.reference_kl,
             "capped_share": first.capped_share,
+            "exact_share": first.exact_share,
             "learner_seconds": max(report.seconds for report in reports),
             "learner_tokens_per_second": sum(r.tokens for r in reports) / max(r.seconds for r in reports),
             "learner_wait_seconds": waited,

@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,7 @@ def seed_by_agreement(
         votes = Counter(parsed.answer for _, parsed in kept)
         chosen = rng.choice(len(kept), size=min(seeding.rows_per_prompt, len(kept)), replace=False)
         for number, (text, parsed) in enumerate(kept[place] for place in chosen):
-            confidence = _stated(votes[parsed.answer], len(kept), seeding, response.confidence_step, rng)
+            confidence = _stated(votes[parsed.answer], len(kept), seeding, response.confidences, rng)
             stated = f"{text}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=stated))
             confidences.append(float(confidence))
@@ -82,7 +81,7 @@ def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Re
             )
         for number in range(seeding.rows_per_prompt):
             votes, total = prompt.counts.get(parsed.answer, 0), sum(prompt.counts.values())
-            confidence = _stated(votes, total, seeding, response.confidence_step, rng)
+            confidence = _stated(votes, total, seeding, response.confidences, rng)
             text = f"{prompt.response}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
             confidences.append(float(confidence))
@@ -124,9 +123,8 @@ def _parse(text: str, prompt: Prompt, response: Response, *, truncated: bool) ->
     )
 
 
-def _stated(votes: int, total: int, seeding: Seeding, step: float, rng: np.random.Generator) -> str:
-    """The share, or now and then anything, on the grid of confidences and with the grid's decimals."""
+def _stated(votes: int, total: int, seeding: Seeding, grid: Sequence[str], rng: np.random.Generator) -> str:
+    """The grid's nearest to the share, or now and then to anything."""
     share = (votes + seeding.prior) / (total + 2 * seeding.prior)
     wanted = rng.uniform() if rng.uniform() < seeding.uniform_share else share
-    decimals = -int(Decimal(str(step)).as_tuple().exponent)
-    return f"{min(1.0, round(wanted / step) * step):.{decimals}f}"
+    return grid[round(wanted * (len(grid) - 1))]

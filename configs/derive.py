@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from configs.memory import Memory, estimate_memory, kv_bytes_per_token, parameter_count
-from configs.schema import Recipe, ScratchModel, SeedSource
+from configs.schema import ConfidenceGradient, Recipe, ScratchModel, SeedSource
 
 __all__ = ["Derived", "Memory", "derive", "parameter_count", "problems"]
 
@@ -56,7 +56,7 @@ def derive(recipe: Recipe, parameters: int | None = None) -> Derived:
 
 def problems(recipe: Recipe) -> list[str]:
     """Combinations of valid settings that cannot work, each with the key to change and the remedy."""
-    checks = (_batch_problems, _length_problems, _device_problems, _data_problems)
+    checks = (_batch_problems, _length_problems, _device_problems, _tree_problems, _data_problems)
     found = [problem for check in checks for problem in check(recipe)]
     if recipe.model.scratch is not None:
         found += _width_problems(recipe.model.scratch)
@@ -122,6 +122,15 @@ def _device_problems(recipe: Recipe) -> Iterator[str]:
         yield (
             f"engine.gpus_per_worker: got {engine.gpus_per_worker:g}, and an engine uses one; "
             "raise engine.tensor_parallel to split its weights, or engine.workers"
+        )
+
+
+def _tree_problems(recipe: Recipe) -> Iterator[str]:
+    exact = recipe.rewards.confidence_gradient is ConfidenceGradient.EXACT
+    if exact and recipe.learner.attention not in ("sdpa", "eager"):
+        yield (
+            f"learner.attention: {recipe.learner.attention} takes no tree mask, which rewards.confidence_gradient "
+            "exact needs; set it to sdpa or eager, or the gradient to sampled"
         )
 
 

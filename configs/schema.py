@@ -7,10 +7,11 @@ confidences between them, reinforcement learning and evaluation. All sections ar
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -52,6 +53,13 @@ class Credit(StrEnum):
 
     APART = "apart"  # confidence tokens: calibration; all others: correctness
     JOINT = "joint"  # every token: the weighted sum
+
+
+class ConfidenceGradient(StrEnum):
+    """How the expected calibration score is differentiated (credit apart)."""
+
+    SAMPLED = "sampled"  # through the confidence that was sampled
+    EXACT = "exact"  # through the policy's probability of every confidence of the grid
 
 
 class Baseline(StrEnum):
@@ -173,8 +181,21 @@ class Response(Section):
 
     reasoning_elements: tuple[str, ...] = ("element", "human", "context", "interaction", "analysis")
     """Tags that the reasoning holds, in order, each once; may be empty."""
-    confidence_step: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
-    """Stage 2 states confidences in multiples of this; a coarse grid is learned sooner."""
+    confidence_step: Annotated[float, Field(ge=0.001, le=0.5)] = 0.01
+    """Stage 2 states confidences in multiples of this, a divisor of 1; a coarse grid is learned sooner."""
+
+    @field_validator("confidence_step")
+    @classmethod
+    def _divides_one(cls, step: float) -> float:
+        if 1 % Decimal(str(step)) != 0:
+            raise ValueError(f"1 is no multiple of {step}: confidences are 0, {step}, ... up to 1; try 0.05 or 0.01")
+        return step
+
+    @property
+    def confidences(self) -> tuple[str, ...]:
+        """The grid as it is stated, with as many decimals as the step has: 0.00, 0.05, ... 1.00."""
+        step = Decimal(str(self.confidence_step))
+        return tuple(f"{step * k:f}" for k in range(int(1 / step) + 1))
 
 
 class Optimizer(Section):
@@ -321,6 +342,8 @@ class Rewards(Section):
     """Which tokens a part is credited to."""
     baseline: Baseline = Baseline.MEAN
     """Baseline of the advantages."""
+    confidence_gradient: ConfidenceGradient = ConfidenceGradient.SAMPLED
+    """Exact: no noise from the confidence that happened to be sampled, for a few more tokens in the learner."""
     confidence_token_weight: PositiveFloat = 1.0
     """Weight of a confidence token in the loss, beside 1 for every other."""
     allow_unsafe: bool = False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from learner.tree import Branches
 from rollout.chat import Expanded
 
 
@@ -22,11 +24,39 @@ class TrainingSequence:
     advantages: NDArray[np.float32] | None = None  # [T] (RL)
     behaviour_logprobs: NDArray[np.float32] | None = None  # [T] as the engine sampled them (RL)
     confidence_mask: NDArray[np.bool_] | None = None  # [T] tokens of the confidence (RL)
+    branches: Branches | None = None  # the confidences it could have stated (RL, exact gradient)
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and response."""
-        return len(self.prompt.token_ids) + len(self.response_tokens)
+        """Tokens of prompt, response and branches."""
+        return len(self.prompt.token_ids) + len(self.response_tokens) + self._branched
+
+    @property
+    def _branched(self) -> int:
+        return 0 if self.branches is None else len(self.branches.tree.tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeBatch:
+    """The branches of a micro-batch: U nodes and E edges of all trees, and M confidences as paths of edges."""
+
+    attention: torch.Tensor  # [B, 1, L, L] bool, whether a query sees a key; for all tokens, branches or not
+    rows: torch.Tensor  # [T] sequence of each branch token
+    positions: torch.Tensor  # [T] its place in the sequence
+    anchors: torch.Tensor  # [T] place of the token that its tree hangs on
+    depths: torch.Tensor  # [T] its distance from there, as the model is to see it
+    node_rows: torch.Tensor  # [U] sequence of each node, anchors included
+    node_positions: torch.Tensor  # [U] its place
+    edge_nodes: torch.Tensor  # [E] the node whose output predicts the edge's token
+    edge_tokens: torch.Tensor  # [E]
+    paths: torch.Tensor  # [M, D] edges of each confidence; E stands for none
+    values: torch.Tensor  # [M] its reward
+    weights: torch.Tensor  # [M] its weight in the loss; all 0 in a dummy
+
+    def expected(self, edge_logprobs: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of rewards times probabilities, given the log-probabilities [E] of the edges."""
+        padded = torch.cat([edge_logprobs, edge_logprobs.new_zeros(1)])
+        return (self.weights * self.values * padded[self.paths].sum(dim=1).exp()).sum()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,21 +75,22 @@ class MicroBatch:
     advantages: torch.Tensor  # [N] 0 where there are none (SFT)
     behaviour_logprobs: torch.Tensor  # [N] 0 where there are none (SFT)
     confidence_mask: torch.Tensor  # [N] bool
+    tree: TreeBatch | None  # the branches' share; None where no sequence has any
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            if isinstance(value := getattr(self, name), torch.Tensor)
-            else value
-            for name in self.__slots__
-        }
-        return MicroBatch(**moved)
+        tree = None if self.tree is None else replace(self.tree, **_moved(self.tree, device))
+        return replace(self, **_moved(self, device), tree=tree)
 
     def as_dummy(self) -> MicroBatch:
         """The same forward pass with no weight in the loss: keeps ZeRO-3 ranks in lockstep."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return MicroBatch(**(values | {"weights": torch.zeros_like(self.weights)}))
+        tree = None if self.tree is None else replace(self.tree, weights=torch.zeros_like(self.tree.weights))
+        return replace(self, weights=torch.zeros_like(self.weights), tree=tree)
+
+
+def _moved(tensors: MicroBatch | TreeBatch, device: torch.device) -> dict[str, Any]:
+    values = {name: getattr(tensors, name) for name in tensors.__slots__}
+    return {n: value.to(device, non_blocking=True) for n, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 def split_by_length(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:
@@ -103,6 +134,8 @@ def collate(sequences: Sequence[TrainingSequence], *, pad_token_id: int, image_t
     attention_mask = torch.zeros_like(input_ids)
     for row, sequence in enumerate(sequences):
         tokens = np.concatenate([sequence.prompt.token_ids, sequence.response_tokens])
+        if sequence.branches is not None:
+            tokens = np.concatenate([tokens, sequence.branches.tree.tokens])
         input_ids[row, : len(tokens)] = torch.from_numpy(tokens)
         attention_mask[row, : len(tokens)] = 1
     is_image = input_ids == image_token_id if image_token_id is not None else torch.zeros_like(input_ids)
@@ -123,4 +156,36 @@ def collate(sequences: Sequence[TrainingSequence], *, pad_token_id: int, image_t
         advantages=_per_token(sequences, lambda s: s.advantages),
         behaviour_logprobs=_per_token(sequences, lambda s: s.behaviour_logprobs),
         confidence_mask=_per_token(sequences, lambda s: s.confidence_mask, torch.bool),
+        tree=_tree_batch(sequences, attention_mask) if any(s.branches is not None for s in sequences) else None,
     )
+
+
+def _tree_batch(sequences: Sequence[TrainingSequence], attention_mask: torch.Tensor) -> TreeBatch:
+    longest = attention_mask.shape[1]
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    attention = causal & attention_mask.bool()[:, None, :]
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in TreeBatch.__slots__ if name != "attention"}
+    nodes = edges = 0
+    all_edges = sum(len(s.branches.tree.edge_tokens) for s in sequences if s.branches is not None)
+    for row, sequence in enumerate(sequences):
+        if (branches := sequence.branches) is None:
+            continue
+        tree, anchor = branches.tree, len(sequence.prompt.token_ids) + branches.anchor
+        places = np.arange(sequence.length - len(tree.tokens), sequence.length)
+        own = slice(sequence.length - len(tree.tokens), sequence.length)
+        attention[row, own, anchor + 1 :] = False
+        attention[row, own, own] = torch.from_numpy(tree.visible)
+        parts["rows"].append(np.full(len(places), row))
+        parts["positions"].append(places)
+        parts["anchors"].append(np.full(len(places), anchor))
+        parts["depths"].append(tree.depths)
+        parts["node_rows"].append(np.full(1 + len(places), row))
+        parts["node_positions"].append(np.array([anchor, *places]))
+        parts["edge_nodes"].append(tree.edge_nodes + nodes)
+        parts["edge_tokens"].append(tree.edge_tokens)
+        parts["paths"].append(np.where(tree.paths < len(tree.edge_tokens), tree.paths + edges, all_edges))
+        parts["values"].append(branches.values.astype(np.float32))
+        parts["weights"].append(np.full(len(branches.values), branches.weight, dtype=np.float32))
+        nodes, edges = nodes + 1 + len(places), edges + len(tree.edge_tokens)
+    made = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()}
+    return TreeBatch(attention=attention[:, None], **made)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.integrations import HfDeepSpeedConfig
 
 from configs.schema import Learner, Optimizer, Precision
-from learner.batching import MicroBatch
+from learner.batching import MicroBatch, TreeBatch
 
-# A token loss: (log-probabilities [N], micro-batch) -> loss of each token [N], not yet weighted.
-TokenLoss = Callable[[torch.Tensor, MicroBatch], torch.Tensor]
+# (log-probabilities [N + E], micro-batch) -> the weighted sum of its losses.
+BatchLoss = Callable[[torch.Tensor, MicroBatch], torch.Tensor]
 
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 _BARRED_LOGIT = -1e9  # finite: the gradient of a masked logit stays 0 instead of NaN
@@ -57,7 +57,7 @@ def join(rank: Rank) -> None:
     deepspeed.init_distributed(dist_backend=backend, dist_init_required=False)
 
 
-class _ResponseLogprobs(torch.nn.Module):
+class ResponseLogprobs(torch.nn.Module):
     """A language model reduced to what training asks of it: log-probabilities of response tokens."""
 
     def __init__(self, model: PreTrainedModel, barred_token_ids: Sequence[int], temperature: float) -> None:
@@ -67,7 +67,7 @@ class _ResponseLogprobs(torch.nn.Module):
         self._temperature = temperature
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
-        """Log-probabilities [N] of `batch.targets`, in fp32, at the sampling temperature.
+        """Log-probabilities of `batch.targets` [N], then of its tree's edges [E], in fp32, at the sampling temperature.
 
         Barred tokens are left out of the normalisation, as the engine leaves them out of sampling.
         """
@@ -77,11 +77,46 @@ class _ResponseLogprobs(torch.nn.Module):
             inputs["image_grid_thw"] = batch.image_grid_thw
             inputs["mm_token_type_ids"] = batch.image_mask
         body = getattr(self.model, self.model.base_model_prefix)
+        if batch.tree is not None:
+            inputs |= _under_tree_mask(body, batch, batch.tree, self.model.dtype)
         hidden = body(**inputs).last_hidden_state
-        logits = self.model.get_output_embeddings()(hidden[batch.rows, batch.positions]).float() / self._temperature
+        logits = self._logits(hidden[batch.rows, batch.positions])
+        logprobs = -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+        if batch.tree is None:
+            return logprobs
+        tree = batch.tree
+        of_nodes = self._logits(hidden[tree.node_rows, tree.node_positions]).log_softmax(dim=1)
+        return torch.cat([logprobs, of_nodes[tree.edge_nodes, tree.edge_tokens]])
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden).float() / self._temperature
         if self._barred:
             logits = logits.index_fill(1, torch.tensor(self._barred, device=logits.device), _BARRED_LOGIT)
-        return -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+        return logits
+
+
+def _under_tree_mask(
+    body: PreTrainedModel, batch: MicroBatch, tree: TreeBatch, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """The attention mask and the positions of a batch with branches, as transformers takes them.
+
+    A branch token follows the token its tree hangs on, wherever it lies in the sequence. Models that give
+    pictures positions of their own (Qwen-VL: three numbers for each token) compute them themselves.
+    """
+    if batch.pixel_values is not None and hasattr(body, "get_rope_index"):
+        positions, _ = body.get_rope_index(
+            batch.input_ids,
+            mm_token_type_ids=batch.image_mask,
+            image_grid_thw=batch.image_grid_thw,
+            attention_mask=batch.attention_mask,
+        )
+    else:
+        positions = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device).expand_as(batch.input_ids)
+    positions = positions.clone()
+    positions[..., tree.rows, tree.positions] = positions[..., tree.rows, tree.anchors] + tree.depths
+    hidden = torch.zeros((), dtype=dtype, device=tree.attention.device)
+    mask = torch.where(tree.attention, hidden, torch.finfo(dtype).min)
+    return {"attention_mask": mask, "position_ids": positions}
 
 
 def _deepspeed_config(learner: Learner, optimizer: Optimizer) -> dict[str, object]:
@@ -124,12 +159,12 @@ class ReferenceModel:
     def __init__(self, folder: str, learner: Learner, barred_token_ids: Sequence[int], temperature: float) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_model(folder, learner).to(self._device).eval()
-        self._module = _ResponseLogprobs(model, barred_token_ids, temperature)
+        self._module = ResponseLogprobs(model, barred_token_ids, temperature)
 
     def logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """Log-probabilities [N] without gradient, on the model's device."""
         with torch.no_grad():
-            logprobs: torch.Tensor = self._module(batch.to(self._device))
+            logprobs: torch.Tensor = self._module(replace(batch, tree=None).to(self._device))
             return logprobs
 
 
@@ -152,7 +187,7 @@ class Policy:
         self._model = load_model(folder, learner)
         del placement
         self._model.train()
-        module = _ResponseLogprobs(self._model, barred_token_ids, temperature)
+        module = ResponseLogprobs(self._model, barred_token_ids, temperature)
         adam = torch.optim.AdamW(
             module.parameters(),
             lr=optimizer.learning_rate,
@@ -182,11 +217,11 @@ class Policy:
         with torch.no_grad():
             return self._engine(batch.to(self.device)).cpu()
 
-    def step(self, batches: Sequence[MicroBatch], loss: TokenLoss) -> float:
-        """One optimizer step on the weighted mean of the token losses over all ranks; returns that mean.
+    def step(self, batches: Sequence[MicroBatch], loss: BatchLoss) -> float:
+        """One optimizer step on the weighted mean of the losses over all ranks; returns that mean.
 
         The mean is over the global batch: losses are summed over micro-batches and ranks and divided
-        once by the sum of the weights. Ranks may hold different numbers of micro-batches.
+        once by the sum of the tokens' weights. Ranks may hold different numbers of micro-batches.
         """
         weights = self._reduced([sum(float(batch.weights.sum()) for batch in batches)], dist.ReduceOp.SUM)
         weight = max(float(weights[0]), 1e-12)  # 0 where nothing is to be trained on: the gradient is 0 too
@@ -196,7 +231,7 @@ class Policy:
         for number, batch in enumerate(padded):
             self._engine.set_gradient_accumulation_boundary(number == rounds - 1)
             moved = batch.to(self.device)
-            summed = (loss(self._engine(moved), moved) * moved.weights).sum()
+            summed = loss(self._engine(moved), moved)
             total += float(summed.detach())
             # DeepSpeed averages gradients over ranks; times the world it is a sum.
             self._engine.backward(summed * (dist.get_world_size() / weight))

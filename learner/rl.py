@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from configs.schema import Recipe, RewardWeights
+from configs.schema import ConfidenceGradient, Recipe, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence
 from learner.losses import kl_k3, truncated_importance
 from learner.policy import Policy, Rank, ReferenceModel
 from learner.rank import LearnerRank
 from learner.sequences import PromptCache, micro_batches, rl_sequences
+from learner.tree import confidence_tree
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
 from rollout.prompts import Prompt
@@ -33,6 +34,7 @@ class RlReport:
     behaviour_kl: float  # k3 estimate of KL(engine || learner), nats a token
     capped_share: float  # share of tokens whose importance ratio was capped
     reference_kl: float | None  # k3 estimate of KL(policy || reference); None without a reference
+    exact_share: float | None  # share of stated confidences with the exact gradient; None where it is not asked for
     tokens: int  # prompt and response tokens of this rank
     seconds: float
 
@@ -70,6 +72,8 @@ class RlRank(LearnerRank):
             barred_token_ids=barred,
             temperature=rl.temperature,
         )
+        exact = recipe.rewards.confidence_gradient is ConfidenceGradient.EXACT
+        self._tree = confidence_tree(self._chat.tokenizer, recipe.response.confidences) if exact else None
         with_reference = rl.kl_weight > 0
         self._reference = ReferenceModel(model_dir, recipe.learner, barred, rl.temperature) if with_reference else None
 
@@ -79,9 +83,8 @@ class RlRank(LearnerRank):
         Raises CodecError for bytes that are no group, ValueError for prompts that are not the recipe's.
         """
         started = time.perf_counter()
-        batches = micro_batches(
-            self._sequences(encoded_groups, weights), self._chat, self._recipe.learner.tokens_per_micro_batch
-        )
+        sequences = self._sequences(encoded_groups, weights)
+        batches = micro_batches(sequences, self._chat, self._recipe.learner.tokens_per_micro_batch)
         sums = _TokenSums()
         learning_rate = self._policy.learning_rate
         loss = self._policy.step(batches, lambda logprobs, batch: self._loss(logprobs, batch, sums))
@@ -94,6 +97,7 @@ class RlRank(LearnerRank):
             behaviour_kl=means["behaviour_kl"],
             capped_share=means["capped"],
             reference_kl=means.get("reference_kl"),
+            exact_share=None if self._tree is None else self._exact_share(sequences),
             tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
             seconds=time.perf_counter() - started,
         )
@@ -106,11 +110,17 @@ class RlRank(LearnerRank):
                     f"group {group.group_id} is of prompt {group.prompt_id!r}, which stage 3 does not have"
                 )
             expanded = self._cache.get(self._prompts[group.prompt_id])
-            sequences += rl_sequences(group, expanded, weights, self._recipe.rewards)
+            sequences += rl_sequences(group, expanded, weights, self._recipe.rewards, self._tree)
         return sequences
 
-    def _loss(self, logprobs: torch.Tensor, batch: MicroBatch, sums: _TokenSums) -> torch.Tensor:
+    def _exact_share(self, sequences: Sequence[TrainingSequence]) -> float:
+        stated = [s for s in sequences if s.confidence_mask is not None and s.confidence_mask.any()]
+        exact = float(sum(s.branches is not None for s in stated))
+        return self._policy.mean_over_ranks({"exact": exact}, len(stated))["exact"]
+
+    def _loss(self, found: torch.Tensor, batch: MicroBatch, sums: _TokenSums) -> torch.Tensor:
         rl = self._recipe.rl
+        logprobs, edges = found[: len(batch.targets)], found[len(batch.targets) :]
         loss = truncated_importance(logprobs, batch.behaviour_logprobs, batch.advantages, rl.importance_cap)
         difference = logprobs.detach() - batch.behaviour_logprobs
         tokens = {
@@ -123,7 +133,8 @@ class RlRank(LearnerRank):
             loss = loss + rl.kl_weight * divergence
             tokens["reference_kl"] = divergence
         sums.add((batch.weights > 0).float(), **tokens)
-        return loss
+        summed = (loss * batch.weights).sum()
+        return summed if batch.tree is None else summed - batch.tree.expected(edges)
 
     def weight_buckets(self) -> Iterator[dict[str, torch.Tensor]]:
         """The weights, bucket by bucket, on rank 0; every rank must exhaust the iterator."""

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.schema import Credit, Rewards, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence, collate, split_by_length
-from rewards.mixing import advantages, combine, confidence_advantages
+from learner.tree import Branches, ConfidenceTree
+from rewards.mixing import advantages, combine, confidence_advantages, confidence_values
 from rollout.chat import ChatFormat, Expanded
 from rollout.prompts import Prompt
 from rollout.trajectory import Group, Score, Trajectory
@@ -68,12 +69,16 @@ def _stated_confidence(response: str) -> tuple[int, int]:
     return (begin, end) if begin <= end else (0, 0)
 
 
-def rl_sequences(group: Group, expanded: Expanded, weights: RewardWeights, rewards: Rewards) -> list[TrainingSequence]:
+def rl_sequences(
+    group: Group, expanded: Expanded, weights: RewardWeights, rewards: Rewards, tree: ConfidenceTree | None = None
+) -> list[TrainingSequence]:
     """The group's trajectories with an advantage for each token.
 
     With credit apart, confidence tokens get the advantage of the calibration score among well-formed
     responses and all others that of the rest; jointly, all tokens get that of the sum. A trajectory without
     a score has weight 0: it is not trained on, and every rank has something to put through the model.
+    With a tree, the sampled confidence tokens get no advantage; the branches that hang on their place stand for them.
+    Where the policy spelt the tag otherwise than the tree begins, the sampled tokens stay.
     Raises ValueError where the engine saw other prompt ids than the learner does.
     """
     if not np.array_equal(group.prompt_tokens, expanded.token_ids):
@@ -85,9 +90,28 @@ def rl_sequences(group: Group, expanded: Expanded, weights: RewardWeights, rewar
     scores = [t.score for t in group.trajectories if t.score is not None]
     credits = iter(_credits(scores, weights, rewards))
     return [
-        _rl_sequence(t, expanded, next(credits) if t.score is not None else None, rewards.confidence_token_weight)
+        _rl_sequence(
+            t,
+            expanded,
+            next(credits) if t.score is not None else None,
+            rewards.confidence_token_weight,
+            _branches(t, weights, rewards, tree),
+        )
         for t in group.trajectories
     ]
+
+
+def _branches(
+    trajectory: Trajectory, weights: RewardWeights, rewards: Rewards, tree: ConfidenceTree | None
+) -> Branches | None:
+    score = trajectory.score
+    if tree is None or score is None or score.confidence_span is None or score.correct is None:
+        return None
+    anchor = score.confidence_span.start - 1
+    if anchor < 0 or trajectory.sample.tokens[anchor] != tree.before:
+        return None
+    values = confidence_values(tree.confidences, score.correct, weights, rewards)
+    return Branches(tree, anchor, values, rewards.confidence_token_weight)
 
 
 class Credits(NamedTuple):
@@ -113,21 +137,27 @@ def _credits(scores: Sequence[Score], weights: RewardWeights, rewards: Rewards) 
 
 
 def _rl_sequence(
-    trajectory: Trajectory, expanded: Expanded, credits: Credits | None, confidence_token_weight: float
+    trajectory: Trajectory,
+    expanded: Expanded,
+    credits: Credits | None,
+    confidence_token_weight: float,
+    branches: Branches | None,
 ) -> TrainingSequence:
     sample, score = trajectory.sample, trajectory.score
     mask: NDArray[np.bool_] = np.zeros(len(sample.tokens), dtype=bool)
     if score is not None and score.confidence_span is not None:
         mask[score.confidence_span.start : score.confidence_span.end] = True
     gained = credits or Credits(0.0, 0.0)
+    confidence = 0.0 if branches is not None else gained.confidence
     trained = np.where(mask, confidence_token_weight, 1.0) if credits is not None else np.zeros(len(mask))
     return TrainingSequence(
         prompt=expanded,
         response_tokens=sample.tokens,
         weights=trained.astype(np.float32),
-        advantages=np.where(mask, gained.confidence, gained.answer).astype(np.float32),
+        advantages=np.where(mask, confidence, gained.answer).astype(np.float32),
         behaviour_logprobs=sample.logprobs,
         confidence_mask=mask,
+        branches=branches,
     )
 
 

@@ -75,7 +75,7 @@ class SftRank(LearnerRank):
         rows = rows_of_step(step, self._train_rows, self._stage.rows_per_step, self._seed)
         batches = self._batches(rows[self._rank.index :: self._rank.world])
         learning_rate = self._policy.learning_rate
-        loss = self._policy.step(batches, lambda logprobs, _: negative_log_likelihood(logprobs))
+        loss = self._policy.step(batches, lambda logprobs, b: (negative_log_likelihood(logprobs) * b.weights).sum())
         tokens = sum(int(batch.attention_mask.sum()) for batch in batches)
         seconds = time.perf_counter() - started
         return SftReport(step, loss, self._policy.grad_norm(), learning_rate, tokens, seconds)

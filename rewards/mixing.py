@@ -101,6 +101,16 @@ def confidence_advantages(confidence: Floats, correct: Floats, rewards: Rewards,
     return result
 
 
+def confidence_values(confidence: Floats, correct: float, weights: RewardWeights, rewards: Rewards) -> Floats:
+    """[K] what each of K confidences would have earned its tokens, given the answer's outcome in [0, 1].
+
+    Counted from a malformed response, which earns 0: so the probability of stating none of the K is lost reward.
+    """
+    scorer = Scorer(rewards.scoring_rule, rewards.log_clip)
+    scores = scorer(confidence, np.full(len(confidence), correct))
+    return weights.calibration * (scores - scorer.range.lowest) + weights.format
+
+
 class Severity(StrEnum):
     """What a finding means for the run."""
 

@@ -93,7 +93,7 @@ class FakeLearners:
         assert method == "step"
         await asyncio.sleep(1.0)
         self.trained.append(sorted(group for groups, _ in arguments for group in groups))
-        return [RlReport(0.0, 0.1, 1e-4, 0.0, 0.0, 0.0, None, 10, 1.0)] * self.size
+        return [RlReport(0.0, 0.1, 1e-4, 0.0, 0.0, 0.0, None, None, 10, 1.0)] * self.size
 
     async def call(self, method: str, *arguments: Any) -> list[Any]:
         if method == "publish":

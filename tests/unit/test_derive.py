@@ -209,6 +209,11 @@ SCRATCH = "model={path: null, scratch: {}}"
         (["learner.gpus_per_rank=2"], "learner.gpus_per_rank: got 2", "raise learner.ranks"),
         (["engine.tensor_parallel=2"], "engine.gpus_per_worker: got 0.5 ", "give a worker as many GPUs"),
         (["engine.gpus_per_worker=2"], "engine.gpus_per_worker: got 2", "raise engine.tensor_parallel"),
+        (
+            ["rewards.confidence_gradient=exact", "learner.attention=flash_attention_2"],
+            "learner.attention: flash_attention_2 ",
+            "sdpa or eager",
+        ),
         (["seeding.rows_per_prompt=33"], "seeding.rows_per_prompt: 33 ", "lower it or raise those"),
         (
             ["evaluation.temperature=0", "evaluation.samples_per_prompt=2"],
@@ -245,6 +250,7 @@ def test_a_combination_that_cannot_work_is_named_with_its_remedy(
         ["engine.tensor_parallel=2", "engine.gpus_per_worker=2"],
         ["seeding.source=annotators", "seeding.rows_per_prompt=33"],
         ["evaluation.temperature=0"],
+        ["rewards.confidence_gradient=exact", "learner.attention=eager"],
         ["model.min_image_pixels=8", "model.max_image_pixels=8"],
     ],
 )

@@ -18,6 +18,7 @@ from rewards.mixing import (
     advantages,
     combine,
     confidence_advantages,
+    confidence_values,
     sabotage_threshold,
     safety,
 )
@@ -212,6 +213,20 @@ def test_the_gradient_is_the_same_on_average_and_varies_less_than_with_the_mean_
     for name, found in gradients.items():
         assert np.abs(np.mean(found, axis=0) - exact).max() < 5 * np.sqrt(variance[name] / 4000)
     assert variance["own outcome"] < 0.5 * variance["mean of scores"]
+
+
+@pytest.mark.parametrize("rule", ScoringRule)
+@pytest.mark.parametrize("correct", [0.0, 0.3, 1.0])
+def test_a_confidence_is_worth_its_score_and_its_form_more_than_a_malformed_response(
+    rule: ScoringRule, correct: float
+) -> None:
+    grid, scorer = np.linspace(0, 1, 11), Scorer(rule, 0.01)
+
+    values = confidence_values(grid, correct, WEIGHTS, Rewards(scoring_rule=rule))
+
+    worst = 3.0 * scorer.range.lowest
+    assert values + worst == pytest.approx(3.0 * scorer(grid, np.full(11, correct)) + 0.5)
+    assert values.min() >= 0.5
 
 
 @pytest.mark.parametrize("rule", ScoringRule)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from configs.derive import derive, problems
 from configs.fields import describe, section_under
 from configs.load import load_recipe, write_resolved
-from configs.schema import Engine, Model, Recipe, Rl, ScratchModel, Section
+from configs.schema import Engine, Model, Recipe, Response, Rl, ScratchModel, Section
 
 RECIPES = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
@@ -85,3 +85,26 @@ def test_a_temperature_of_rl_is_a_positive_number(value: float) -> None:
 def test_a_model_has_exactly_one_source(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=r"exactly one of model\.path and model\.scratch"):
         Model.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("step", "count", "some"),
+    [
+        (0.05, 21, ("0.00", "0.05", "0.55")),
+        (0.1, 11, ("0.0", "0.1", "0.2")),
+        (0.001, 1001, ("0.000", "0.001", "0.002")),
+    ],
+)
+def test_the_grid_of_confidences_goes_from_0_to_1_with_the_steps_decimals(
+    step: float, count: int, some: tuple[str, ...]
+) -> None:
+    grid = Response(confidence_step=step).confidences
+
+    assert len(grid) == count == len(set(grid))
+    assert grid[0] == some[0] and grid[-1] == f"1{some[0][1:]}" and set(some) <= set(grid)
+    assert [float(text) for text in grid] == pytest.approx([k * step for k in range(count)])
+
+
+def test_a_step_that_does_not_reach_1_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"no multiple of 0.03"):
+        Response(confidence_step=0.03)

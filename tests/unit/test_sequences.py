@@ -7,6 +7,7 @@ import pytest
 
 from configs.schema import Baseline, Credit, Rewards, RewardWeights
 from learner.sequences import rl_sequences
+from learner.tree import ConfidenceTree
 from rollout.chat import Expanded
 from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Trajectory, VersionSpan
 
@@ -88,3 +89,38 @@ def test_prompt_ids_that_differ_from_the_engines_are_refused() -> None:
 
     with pytest.raises(ValueError, match="processor"):
         rl_sequences(group(trajectory(1, 0), trajectory(0, 0)), other, WEIGHTS, Rewards())
+
+
+TREE = ConfidenceTree(
+    confidences=np.array([0.0, 0.5, 1.0]),
+    before=4,
+    tokens=np.array([5]),
+    depths=np.array([1]),
+    visible=np.array([[True]]),
+    edge_nodes=np.array([0, 0, 1, 1]),
+    edge_tokens=np.array([5, 6, 7, 8]),
+    paths=np.array([[0, 2], [0, 3], [1, 4]]),
+)
+
+
+def test_with_a_tree_the_branches_stand_for_the_sampled_confidence() -> None:
+    rewards = Rewards(confidence_token_weight=3)
+
+    right, wrong = rl_sequences(group(trajectory(1, 0.9), trajectory(0, 0.5)), PROMPT, WEIGHTS, rewards, TREE)
+
+    assert right.advantages == pytest.approx([0.5, 0, 0, 0.5])
+    assert right.weights.tolist() == [1, 3, 3, 1]
+    assert right.branches is not None and wrong.branches is not None
+    assert (right.branches.anchor, right.branches.weight) == (0, 3)
+    assert right.branches.values == pytest.approx([0.5, 2.0, 2.5])  # 0.5 + 2 x (1 - (1 - c)^2)
+    assert wrong.branches.values == pytest.approx([2.5, 2.0, 0.5])
+    assert right.length == 3 + 4 + 1
+
+
+def test_a_confidence_behind_another_token_than_the_trees_keeps_the_sampled_gradient() -> None:
+    members = group(trajectory(1, 0.9), trajectory(0, 0, malformed=True), trajectory(0, 0.5))
+
+    made = rl_sequences(members, PROMPT, WEIGHTS, Rewards(), replace(TREE, before=9))
+
+    assert [sequence.branches for sequence in made] == [None, None, None]
+    assert made[0].advantages is not None and made[0].advantages[1] == pytest.approx(0.24)

@@ -1,0 +1,91 @@
+"""The confidences a policy could have stated, as a tree of tokens that hangs on the place where it states one.
+
+A response says one confidence; the policy gave a probability to all of them. The short continuations that
+spell the others share everything before the number, so under a tree mask they fit into the same forward pass as the
+response: a few tokens behind its end, each of which sees the response up to the number, its own ancestors, and nothing
+else. Their log-probabilities give the expected score, and its gradient without the noise of having sampled one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+_BEFORE, _AFTER = "</answer><confidence>", "</confidence>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfidenceTree:
+    """K confidences as paths of tokens. Node 0 is the last token before the number, nodes 1 to M the tree's own tokens.
+
+    A path's last token is no node: nothing that follows it is asked for.
+    """
+
+    confidences: NDArray[np.float64]  # [K]
+    before: int  # the token that node 0 must be
+    tokens: NDArray[np.int64]  # [M] of nodes 1 to M
+    depths: NDArray[np.int64]  # [M] tokens from node 0
+    visible: NDArray[np.bool_]  # [M, M] whether node 1 + i sees node 1 + j: itself and its ancestors
+    edge_nodes: NDArray[np.int64]  # [E] the node an edge leaves
+    edge_tokens: NDArray[np.int64]  # [E] the token it says
+    paths: NDArray[np.int64]  # [K, D] edges of each confidence; E stands for none
+
+
+def confidence_tree(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> ConfidenceTree:
+    """The tree of the confidences `texts`, spelt as the tokenizer spells them inside their tags.
+
+    A token that holds the tag's end and the number's begin, or the number's end and the closing tag's begin, is
+    part of the path. Raises ValueError where one confidence's tokens are or begin another's.
+    """
+    spelt = [_spell(tokenizer, text) for text in texts]
+    common = 0
+    while len({tuple(ids[: common + 1]) for ids, _, _ in spelt}) == 1 and common < min(first for _, first, _ in spelt):
+        common += 1
+    if common == 0:
+        raise ValueError(f"in tokens, {_BEFORE} has no beginning that {', '.join(texts)} share; the tree hangs on it")
+    return _grow([ids[common:end] for ids, _, end in spelt], spelt[0][0][common - 1], [float(text) for text in texts])
+
+
+def _spell(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], int, int]:
+    """Token ids of a confidence in its tags, which of them is the first in the number, and how many reach its end."""
+    made = tokenizer(f"{_BEFORE}{text}{_AFTER}", add_special_tokens=False, return_offsets_mapping=True)
+    begin, ends = len(_BEFORE), [end for _, end in made["offset_mapping"]]
+    first = next(i for i, end in enumerate(ends) if end > begin)
+    last = next(i for i, end in enumerate(ends) if end >= begin + len(text))
+    return list(made["input_ids"]), first, last + 1
+
+
+def _grow(paths: Sequence[list[int]], before: int, confidences: Sequence[float]) -> ConfidenceTree:
+    inner = sorted({tuple(path[:length]) for path in paths for length in range(1, len(path))}, key=len)
+    if len(whole := {tuple(path) for path in paths}) < len(paths) or not whole.isdisjoint(inner):
+        raise ValueError("a confidence's tokens are or begin another's: their probabilities would overlap")
+    nodes = {(): 0} | {node: number for number, node in enumerate(inner, start=1)}
+    edges = sorted({tuple(path[: length + 1]) for path in paths for length in range(len(path))})
+    number_of = {edge: number for number, edge in enumerate(edges)}
+    table = np.full((len(paths), max(map(len, paths))), len(edges))
+    for row, path in enumerate(paths):
+        table[row, : len(path)] = [number_of[tuple(path[: length + 1])] for length in range(len(path))]
+    return ConfidenceTree(
+        confidences=np.array(confidences),
+        before=before,
+        tokens=np.array([node[-1] for node in inner], dtype=np.int64),
+        depths=np.array([len(node) for node in inner], dtype=np.int64),
+        visible=np.array([[a[: len(b)] == b for b in inner] for a in inner], dtype=np.bool_).reshape(len(inner), -1),
+        edge_nodes=np.array([nodes[edge[:-1]] for edge in edges]),
+        edge_tokens=np.array([edge[-1] for edge in edges]),
+        paths=table,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branches:
+    """A tree on one response, and what each of its confidences is worth there."""
+
+    tree: ConfidenceTree
+    anchor: int  # place of node 0 among the response's tokens
+    values: NDArray[np.float64]  # [K] reward of each confidence
+    weight: float  # of the expected reward in the loss

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from configs.schema import Response
+from learner.batching import MicroBatch, TrainingSequence, collate
+from learner.policy import ResponseLogprobs
+from learner.scratch import train_tokenizer
+from learner.tree import Branches, ConfidenceTree, confidence_tree
+from rollout.chat import Expanded
+
+GRID = Response(confidence_step=0.05).confidences
+SOME = ("0.00", "0.05", "0.55", "0.90", "1.00")
+BARRED, TEMPERATURE = [3], 0.7
+
+
+@pytest.fixture(scope="session")
+def digits() -> PreTrainedTokenizerBase:
+    """Digit by digit, each tag one token."""
+    return train_tokenizer(["<answer>joy</answer><confidence>0.62</confidence>"], ("answer", "confidence"), 300)
+
+
+@pytest.fixture(scope="session")
+def merged() -> PreTrainedTokenizerBase:
+    """Pairs of characters that are frequent are tokens, across the edges of tags and numbers too."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    texts = [f">{c}<" for c in GRID if c.startswith("0.")]
+    trainer = trainers.BpeTrainer(vocab_size=264, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.fixture(params=["digits", "merged"])
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
+    found: PreTrainedTokenizerBase = request.getfixturevalue(request.param)
+    return found
+
+
+def path_tokens(tree: ConfidenceTree, number: int) -> list[int]:
+    return [int(tree.edge_tokens[edge]) for edge in tree.paths[number] if edge < len(tree.edge_tokens)]
+
+
+def test_every_path_spells_its_confidence(tokenizer: PreTrainedTokenizerBase) -> None:
+    tree = confidence_tree(tokenizer, GRID)
+
+    for number, text in enumerate(GRID):
+        spelt = tokenizer.decode([tree.before, *path_tokens(tree, number)])
+        assert spelt.rpartition(">")[2].partition("<")[0] == text
+    assert tree.confidences.tolist() == [float(text) for text in GRID]
+
+
+def test_tokens_may_reach_over_the_numbers_edges(merged: PreTrainedTokenizerBase) -> None:
+    tree = confidence_tree(merged, GRID)
+
+    assert any(merged.decode(path_tokens(tree, k)) != text for k, text in enumerate(GRID))
+
+
+def test_shared_beginnings_are_computed_once(digits: PreTrainedTokenizerBase) -> None:
+    tree = confidence_tree(digits, GRID)
+
+    # "0", "0.", "0.0" to "0.9", and "1", "1.", "1.0"; their last digits are no nodes.
+    assert len(tree.tokens) == 15
+    assert sorted(tree.depths.tolist()) == [1, 1, 2, 2, *[3] * 11]
+    assert len(tree.edge_tokens) == 15 + len(GRID)
+
+
+@pytest.mark.parametrize("texts", [("0", "0.5"), ("0.5", "0.5")])
+def test_confidences_that_are_no_tree_are_refused(digits: PreTrainedTokenizerBase, texts: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="confidence"):
+        confidence_tree(digits, texts)
+
+
+# --- in a forward pass
+
+
+def sequence(
+    rng: np.random.Generator, prompt: Expanded, tree: ConfidenceTree, vocabulary: int, *, branched: bool
+) -> TrainingSequence:
+    """A response that states some confidence, and goes on behind it."""
+    before, after = (rng.integers(5, vocabulary, size=n).tolist() for n in rng.integers(1, 6, size=2))
+    stated = path_tokens(tree, int(rng.integers(len(tree.confidences))))
+    tokens = np.array([*before, tree.before, *stated, *after], np.int32)
+    branches = Branches(tree, len(before), rng.uniform(0, 2, len(tree.confidences)), 3.0) if branched else None
+    return TrainingSequence(prompt, tokens, np.ones(len(tokens), np.float32), branches=branches)
+
+
+def text_case(tokenizer: PreTrainedTokenizerBase, attention: str) -> tuple[PreTrainedModel, list[TrainingSequence]]:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        attn_implementation=attention,
+    )
+    rng, tree = np.random.default_rng(1), confidence_tree(tokenizer, SOME)
+    prompts = [Expanded(rng.integers(5, len(tokenizer), n).astype(np.int32), None, None) for n in (4, 7, 2)]
+    branched = (True, False, True)
+    made = [sequence(rng, p, tree, len(tokenizer), branched=b) for p, b in zip(prompts, branched, strict=True)]
+    return Qwen2ForCausalLM(config).double(), made
+
+
+def picture_case(tiny_model: Path) -> tuple[PreTrainedModel, list[TrainingSequence], int]:
+    from rollout.chat import ChatFormat, ImageLimits
+
+    chat = ChatFormat(str(tiny_model), ImageLimits())
+    model = AutoModelForImageTextToText.from_pretrained(tiny_model, dtype=torch.float64)
+    assert chat.image_token_id is not None
+    rng, tree = np.random.default_rng(2), confidence_tree(chat.tokenizer, SOME)
+    prompts = []
+    for height, width in ((4, 4), (8, 4)):  # patches; two by two are one token
+        ids = [11, 12, *[chat.image_token_id] * (height * width // 4), 13]
+        pixels = torch.from_numpy(rng.normal(size=(height * width, 3 * 2 * 14 * 14)))
+        prompts.append(Expanded(np.array(ids, np.int32), pixels, torch.tensor([[1, height, width]])))
+    made = [sequence(rng, p, tree, 200, branched=b) for p, b in zip(prompts, (True, True), strict=True)]
+    return model, made, chat.image_token_id
+
+
+def collated(sequences: list[TrainingSequence], image_token_id: int | None = None) -> MicroBatch:
+    return collate(sequences, pad_token_id=0, image_token_id=image_token_id)
+
+
+def one_by_one(module: ResponseLogprobs, sequences: list[TrainingSequence], image_token_id: int | None) -> torch.Tensor:
+    """The expected reward, each confidence put through the model as a response of its own."""
+    total = torch.zeros((), dtype=torch.float64)
+    for made in sequences:
+        if (branches := made.branches) is None:
+            continue
+        for number, value in enumerate(branches.values):
+            path = path_tokens(branches.tree, number)
+            tokens = np.array([*made.response_tokens[: branches.anchor + 1], *path], np.int32)
+            weights = np.ones(len(tokens), np.float32)
+            batch = collated([TrainingSequence(made.prompt, tokens, weights)], image_token_id)
+            total = total + branches.weight * value * module(batch)[-len(path) :].sum().exp()
+    return total
+
+
+def gradients(model: PreTrainedModel, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    value.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(model: PreTrainedModel, sequences: list[TrainingSequence], image_token_id: int | None = None) -> None:
+    module = ResponseLogprobs(model, BARRED, TEMPERATURE)
+    batch = collated(sequences, image_token_id)
+    assert batch.tree is not None
+
+    expected = batch.tree.expected(module(batch)[len(batch.targets) :])
+    reference = one_by_one(module, sequences, image_token_id)
+
+    assert expected.item() == pytest.approx(reference.item(), rel=1e-5)
+    found, right = gradients(model, expected), gradients(model, reference)
+    assert found.keys() == right.keys()
+    for name in right:
+        torch.testing.assert_close(found[name], right[name], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_expected_reward_and_its_gradient_are_those_of_every_confidence_by_itself(
+    tokenizer: PreTrainedTokenizerBase, attention: str
+) -> None:
+    model, sequences = text_case(tokenizer, attention)
+
+    assert_same(model, sequences)
+
+
+def test_so_they_are_with_pictures_whose_tokens_have_positions_in_three_dimensions(tiny_model: Path) -> None:
+    model, sequences, image_token_id = picture_case(tiny_model)
+
+    assert_same(model, sequences, image_token_id)
+
+
+def test_the_sampled_tokens_do_not_see_the_branches(tiny_model: Path) -> None:
+    model, sequences, image_token_id = picture_case(tiny_model)
+    module = ResponseLogprobs(model, BARRED, TEMPERATURE)
+    with_branches = collated(sequences, image_token_id)
+    without = collated([replace(made, branches=None) for made in sequences], image_token_id)
+
+    with torch.no_grad():
+        found = module(with_branches)[: len(with_branches.targets)]
+        torch.testing.assert_close(found, module(without), rtol=1e-5, atol=1e-6)
+
+
+def test_a_dummy_expects_nothing(digits: PreTrainedTokenizerBase) -> None:
+    model, sequences = text_case(digits, "sdpa")
+    dummy = collated(sequences).as_dummy()
+    assert dummy.tree is not None
+
+    edges = ResponseLogprobs(model, BARRED, TEMPERATURE)(dummy)[len(dummy.targets) :]
+
+    assert dummy.tree.expected(edges).item() == 0
