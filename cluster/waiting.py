@@ -34,7 +34,8 @@ async def together(*parts: Coroutine[Any, Any, Any]) -> list[Any]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in parts]
     except BaseExceptionGroup as failures:
-        raise first_of(failures) from None
+        failure = first_of(failures)
+        raise failure from failure.__cause__
     return [task.result() for task in tasks]
 
 

@@ -70,7 +70,7 @@ class Emoji:
         """The paper's five elements, from the name and the block alone: no judgement is in it."""
         words = self.name.replace("-", " ").split()
         who = [kind for kind, marks in _PEOPLE.items() if any(mark in words for mark in marks)]
-        doing = [word for word in words if word.endswith("ing")]
+        doing = [word for word in words if word.endswith("ing") and len(word) > 4]  # a ring is no deed
         hints = [word for word in words if word in _HINTS]
         return {
             "element": self.name,

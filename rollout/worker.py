@@ -35,7 +35,8 @@ async def sample_group(
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(engine.generate(visit.prompt, sampling)) for _ in range(visit.samples)]
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first one; the others failed with it or were cancelled
+        first = errors.exceptions[0]  # the others failed with it or were cancelled
+        raise first from first.__cause__
     outputs = [task.result() for task in running]
     return Group(
         group_id=visit.group_id,

@@ -47,7 +47,7 @@ def test_what_runs_together_gives_its_results_in_order() -> None:
     assert virtual_time.run(together(answer(2, "a"), answer(1, "b"))) == ["a", "b"]
 
 
-def test_the_first_failure_cancels_the_others_and_is_raised_as_itself() -> None:
+def test_the_first_failure_cancels_the_others_and_is_raised_with_its_cause() -> None:
     cancelled = []
 
     async def waits() -> None:
@@ -59,9 +59,10 @@ def test_the_first_failure_cancels_the_others_and_is_raised_as_itself() -> None:
 
     async def fails() -> None:
         await asyncio.sleep(1)
-        raise EngineDied("gone")
+        raise EngineDied("gone") from OSError("no memory")
 
-    with pytest.raises(EngineDied, match="gone"):
+    with pytest.raises(EngineDied, match="gone") as raised:
         virtual_time.run(together(waits(), together(waits(), fails())))
 
     assert cancelled == [True, True]
+    assert isinstance(raised.value.__cause__, OSError)
