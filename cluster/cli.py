@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import configs
 from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
 from configs.load import RecipeError, load_recipe
@@ -32,7 +33,16 @@ such as rl.samples_per_prompt=16; `caliber check RECIPE --fields` lists them all
 """
 
 
-_MISTAKES = (RecipeError, ValueError, FileNotFoundError, FileExistsError)
+_MISTAKES = (
+    RecipeError,
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+_DEMO = Path(configs.__file__).parent / "emoji" / "demo.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,12 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     data = _command(commands, "data", _data, "build the emoji set that the demo learns from")
     data.add_argument("set", choices=["emoji"], help="which set")
     data.add_argument("out", type=Path, help="folder to write, which must not exist")
-    data.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="settings of the set, such as sft_emoji=30 or seed=1",
-    )
+    data.add_argument("recipe", nargs="?", default=str(_DEMO), help="YAML file with data.emoji (default: the demo's)")
+    data.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as data.emoji.seed=1")
 
     sft = _command(commands, "sft", _sft, "stage 1 or stage 2: supervised fine-tuning")
     _takes_recipe(sft)
@@ -175,14 +181,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    import yaml
-
-    from configs.schema import EmojiData
     from rollout.emoji import build_emoji
 
-    pairs = [override.partition("=") for override in options.overrides]
-    settings = EmojiData.model_validate({key: yaml.safe_load(value) for key, _, value in pairs})
-    shares = build_emoji(options.out, settings, Response())
+    if "=" in options.recipe:  # no recipe was named, and argparse took the first override for one
+        options.recipe, options.overrides = str(_DEMO), [options.recipe, *options.overrides]
+    recipe = load_recipe(options.recipe, options.overrides)
+    if recipe.data.emoji is None:
+        raise ValueError(f"{options.recipe} has no data.emoji: add it, or leave the recipe out to take the demo's")
+    shares = build_emoji(options.out, recipe.data.emoji, recipe.response)
     print(f"{options.out}: {', '.join(f'{number} {name}' for name, number in shares.items())} emoji")
     return 0
 

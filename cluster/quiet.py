@@ -8,7 +8,6 @@ import warnings
 # Read by the libraries when they are imported, so it must be in the environment of every process.
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "DEEPSPEED_LOG_LEVEL": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cluster.stopped import Stopped
 from configs.schema import Recipe, Wandb, WandbMode
 
 Metrics = Mapping[str, float | None]
@@ -73,7 +74,7 @@ class RunLog:
     ) -> None:
         self._file.close()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if error is None else 1)
+            self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped) else 1)
 
 
 def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # type: ignore[no-untyped-def]

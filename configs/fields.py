@@ -76,7 +76,7 @@ def _describe(section: type[Section], prefix: str) -> Iterator[FieldHelp]:
             yield from _describe(inner, f"{prefix}{name}.")
         else:
             kind = type_name(found.annotation, found.metadata)
-            yield FieldHelp(prefix + name, kind, _default(found), found.description or "")
+            yield FieldHelp(prefix + name, kind, _default(found), _help(found))
 
 
 def _expected(found: FieldInfo) -> str:
@@ -84,7 +84,11 @@ def _expected(found: FieldInfo) -> str:
     if inner is not None:
         return f"a section with the keys {', '.join(inner.model_fields)}"
     kind = type_name(found.annotation, found.metadata)
-    return f"{kind} ({found.description})" if found.description else kind
+    return f"{kind} ({_help(found)})" if found.description else kind
+
+
+def _help(found: FieldInfo) -> str:
+    return " ".join((found.description or "").split())
 
 
 def _default(found: FieldInfo) -> str | None:

@@ -151,7 +151,7 @@ class EmojiData(Section):
     """Varied pictures of each emoji in each evaluation file."""
     image_size: PositiveInt = 56
     """Side of a picture, pixels."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the splits, the pictures and the drawn annotators."""
 
 
@@ -395,8 +395,8 @@ class Evaluation(Section):
     """Fresh annotators each response is held against, where there are counts."""
     bins: PositiveInt = 10
     """Bins of the expected calibration error."""
-    seed: int = 12345
-    """Seed of the sampling and of the drawn annotators."""
+    seed: NonNegativeInt = 12345
+    """Seed of the drawn annotators."""
 
 
 class Wandb(Section):
@@ -415,7 +415,7 @@ class Recipe(Section):
     """Name of the run."""
     output: str
     """Folder of the run; relative to where the command is given."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of sampling, shuffling and initial weights."""
     data: Data
     model: Model

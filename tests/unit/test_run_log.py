@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import math
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import wandb
+from hypothesis import given
+from hypothesis import strategies as st
+from wandb.proto.wandb_internal_pb2 import Record
+
+from cluster.run_log import Column, Metrics, RunLog
+from cluster.stopped import Stopped
+from configs.load import load_recipe
+from configs.schema import Recipe, WandbMode
+
+DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+COLUMNS = (
+    Column("reward", "reward", 3),
+    Column("ece", "ECE pt", 1, 100),
+    Column("tokens_per_second", "learner tokens/s", 0),
+)
+
+
+def recipe(mode: WandbMode = WandbMode.DISABLED) -> Recipe:
+    return load_recipe(DEMO, [f"wandb.mode={mode}", "wandb.project=trials"])
+
+
+def log(folder: Path, *lines: Metrics, first: int = 1) -> None:
+    with RunLog(folder, "stage3", COLUMNS, recipe()) as run:
+        for step, metrics in enumerate(lines, start=first):
+            run.log(metrics, step)
+
+
+def on_disk(folder: Path) -> list[dict[str, float | None]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+# The console
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.23456, -1234.567, 9999.999])
+def test_values_stand_right_aligned_under_their_headers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reward: float
+) -> None:
+    log(tmp_path, {"reward": reward, "ece": 0.5, "tokens_per_second": 12345.6})
+
+    header, line = printed(capsys)
+    ends = [header.index(column.header) + len(column.header) for column in COLUMNS]
+    assert [line[:end].split()[-1] for end in ends] == [f"{reward:.3f}", "50.0", "12346"]
+    assert [line[end : end + 1] for end in ends] == [" ", " ", ""]
+    assert len(line) == len(header)
+
+
+def test_a_line_starts_with_its_step_and_the_header_with_the_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log(tmp_path, {}, first=9999)
+
+    header, line = printed(capsys)
+    assert header.split()[0] == "stage3"
+    assert line.split()[0] == "9999"
+    assert header.index("stage3") + len("stage3") == line.index("9999") + len("9999")
+
+
+def test_the_header_comes_again_every_twenty_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path, *[{"reward": 0.5}] * 41)
+
+    starts = [line.split()[0] for line in printed(capsys)]
+    assert [number for number, start in enumerate(starts) if start == "stage3"] == [0, 21, 42]
+    assert [start for start in starts if start != "stage3"] == [str(step) for step in range(1, 42)]
+
+
+def test_what_is_undefined_is_a_dash_and_zero_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path, {"reward": None, "tokens_per_second": 0.0})
+
+    assert printed(capsys)[1].split() == ["1", "-", "-", "0"]
+
+
+def test_a_metric_without_a_column_is_in_the_file_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path, {"learning_rate": 0.0625})
+
+    assert "0.06" not in "".join(printed(capsys))
+    assert on_disk(tmp_path) == [{"step": 1, "learning_rate": 0.0625}]
+
+
+# The file
+
+FINITE = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=8).filter(lambda name: name != "step"), FINITE), max_size=4))
+def test_lines_of_the_file_are_what_was_logged(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, float | None]]
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+
+    log(folder, *lines)
+
+    assert on_disk(folder) == [{"step": step, **metrics} for step, metrics in enumerate(lines, start=1)]
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
+    with RunLog(tmp_path / "new" / "stage3", "stage3", COLUMNS, recipe()) as run:
+        run.log({"reward": 0.5}, 1)
+
+        assert on_disk(tmp_path / "new" / "stage3") == [{"step": 1, "reward": 0.5}]
+
+
+def test_a_resumed_run_goes_on_in_the_same_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path, {"reward": 0.1}, {"reward": 0.2})
+    printed(capsys)
+
+    log(tmp_path, {"reward": 0.3}, first=3)
+
+    assert on_disk(tmp_path) == [{"step": step, "reward": step / 10} for step in (1, 2, 3)]
+    assert printed(capsys)[0].split()[:2] == ["stage3", "reward"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_not_finite_is_refused_by_name_and_the_lines_before_it_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float
+) -> None:
+    with pytest.raises(ValueError, match=r"stage3, step 2: loss, grad_norm not finite: training has diverged"):
+        log(tmp_path, {"loss": 0.5}, {"loss": value, "reward": None, "ece": 0.1, "grad_norm": value})
+
+    assert on_disk(tmp_path) == [{"step": 1, "loss": 0.5}]
+    assert len(printed(capsys)) == 2
+
+
+def test_after_the_end_nothing_more_is_logged(tmp_path: Path) -> None:
+    with RunLog(tmp_path, "stage3", COLUMNS, recipe()) as run:
+        pass
+
+    with pytest.raises(ValueError, match="closed file"):
+        run.log({"reward": 0.5}, 1)
+
+
+# Weights & Biases, for real and offline
+
+BLOCK = 32768  # bytes; .wandb files are logs of LevelDB's format, with a header of their own
+FILE_HEADER, CHUNK_HEADER = 7, struct.Struct("<IHB")  # of a chunk: checksum, length, and which part of a record it is
+WHOLE, LAST = 1, 4
+
+
+def wandb_records(folder: Path) -> list[Record]:
+    """All records of the one offline run in a folder."""
+    wandb.teardown()  # the run's last records are on disk once wandb's process has ended
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return list(map(Record.FromString, leveldb_records(file.read_bytes())))
+
+
+def leveldb_records(data: bytes) -> Iterator[bytes]:
+    at, begun = FILE_HEADER, b""
+    while at + CHUNK_HEADER.size <= len(data):
+        if BLOCK - at % BLOCK < CHUNK_HEADER.size:  # what is left of a block is padding
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, part = CHUNK_HEADER.unpack_from(data, at)
+        at += CHUNK_HEADER.size + length
+        begun += data[at - length : at]
+        if part in (WHOLE, LAST):
+            yield begun
+            begun = b""
+
+
+def defined(record: Record) -> Metrics:
+    """The metrics of a line of history, without what wandb adds to them."""
+    found = {"".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+    return {name: value for name, value in found.items() if not name.startswith("_")}
+
+
+def exit_codes(records: Sequence[Record]) -> list[int]:
+    return [record.exit.exit_code for record in records if record.HasField("exit")]
+
+
+@pytest.fixture
+def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever wandb writes beside the run is written into the test's folder; the user's own settings do not count."""
+    for name in ("MODE", "DISABLED", "PROJECT", "NAME", "RUN_ID", "RESUME", "DIR"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "elsewhere"))
+
+
+def test_a_run_without_wandb_does_not_import_it_and_writes_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # its import fails
+
+    log(tmp_path, {"reward": 0.5})
+
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.usefixtures("only_here")
+def test_an_offline_run_of_wandb_holds_the_recipe_and_every_defined_metric(tmp_path: Path) -> None:
+    offline = recipe(WandbMode.OFFLINE)
+
+    with RunLog(tmp_path / "run", "stage3", COLUMNS, offline) as run:
+        run.log({"reward": 0.5, "ece": None}, 3)
+        run.log({"reward": 0.25, "ece": 0.125}, 4)
+
+    records = wandb_records(tmp_path / "run")
+    (begun,) = [record.run for record in records if record.HasField("run")]
+    config = {item.key: json.loads(item.value_json) for item in begun.config.update if item.key != "_wandb"}
+    assert (begun.project, begun.display_name) == ("trials", "emoji-stage3")
+    assert Recipe.model_validate(config) == offline
+    assert [(record.history.step.num, defined(record)) for record in records if record.HasField("history")] == [
+        (3, {"reward": 0.5}),
+        (4, {"reward": 0.25, "ece": 0.125}),
+    ]
+    assert exit_codes(records) == [0]
+    assert on_disk(tmp_path / "run")[0] == {"step": 3, "reward": 0.5, "ece": None}
+
+
+@pytest.mark.usefixtures("only_here")
+def test_wandb_is_told_of_a_run_that_failed(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="not finite"),
+        RunLog(tmp_path / "run", "stage3", COLUMNS, recipe(WandbMode.OFFLINE)) as run,
+    ):
+        run.log({"reward": math.nan}, 1)
+
+    assert exit_codes(wandb_records(tmp_path / "run")) == [1]
+
+
+@pytest.mark.usefixtures("only_here")
+def test_wandb_is_not_told_that_a_run_failed_which_was_stopped(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), RunLog(tmp_path / "run", "stage3", COLUMNS, recipe(WandbMode.OFFLINE)):
+        raise Stopped("after step 3 of 9")
+
+    assert exit_codes(wandb_records(tmp_path / "run")) == [0]
