@@ -37,7 +37,8 @@ def derive(recipe: Recipe, parameters: int | None = None) -> Derived:
         parameters = parameter_count(recipe.model.scratch)
     trajectories = rl.prompts_per_step * rl.samples_per_prompt
     groups_in_flight = (rl.max_policy_lag + 1) * rl.prompts_per_step
-    sequences = ceil(groups_in_flight * rl.samples_per_prompt / engine.workers)
+    groups_per_worker = min(ceil(groups_in_flight / engine.workers), rl.groups_per_worker or groups_in_flight)
+    sequences = groups_per_worker * rl.samples_per_prompt
     return Derived(
         trajectories_per_step=trajectories,
         tokens_per_step_at_most=trajectories * engine.tokens_per_sequence,

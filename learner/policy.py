@@ -80,19 +80,18 @@ class ResponseLogprobs(torch.nn.Module):
         if batch.tree is not None:
             inputs |= _under_tree_mask(body, batch, batch.tree, self.model.dtype)
         hidden = body(**inputs).last_hidden_state
-        logits = self._logits(hidden[batch.rows, batch.positions])
-        logprobs = -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
-        if batch.tree is None:
-            return logprobs
-        tree = batch.tree
-        of_nodes = self._logits(hidden[tree.node_rows, tree.node_positions]).log_softmax(dim=1)
-        return torch.cat([logprobs, of_nodes[tree.edge_nodes, tree.edge_tokens]])
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model.get_output_embeddings()(hidden).float() / self._temperature
+        asked = hidden[batch.rows, batch.positions]
+        if (tree := batch.tree) is not None:
+            asked = torch.cat([asked, hidden[tree.node_rows, tree.node_positions]])
+        # Once for all of them: under ZeRO-3 ranks with branches and ranks without gather the same parameters.
+        logits = self.model.get_output_embeddings()(asked).float() / self._temperature
         if self._barred:
             logits = logits.index_fill(1, torch.tensor(self._barred, device=logits.device), _BARRED_LOGIT)
-        return logits
+        tokens = len(batch.targets)
+        logprobs = -torch.nn.functional.cross_entropy(logits[:tokens], batch.targets, reduction="none")
+        if tree is None:
+            return logprobs
+        return torch.cat([logprobs, logits[tokens:].log_softmax(dim=1)[tree.edge_nodes, tree.edge_tokens]])
 
 
 def _under_tree_mask(

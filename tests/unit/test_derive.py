@@ -56,12 +56,19 @@ def test_what_is_in_flight_follows_from_the_policy_lag(tmp_path: Path) -> None:
     derived = derive(recipe_with(tmp_path))
 
     assert derived.groups_in_flight_at_most == 30
-    assert derived.sequences_per_worker_at_most == 30
-    assert derived.queued_per_worker_at_most == 10
+    assert derived.sequences_per_worker_at_most == 32  # 8 groups at the workers that have most, of 4 samples each
+    assert derived.queued_per_worker_at_most == 12
 
 
 def test_nothing_queues_at_an_engine_that_is_large_enough(tmp_path: Path) -> None:
     assert derive(recipe_with(tmp_path, "engine.sequences_at_once=64")).queued_per_worker_at_most == 0
+
+
+def test_a_limit_of_groups_for_each_worker_bounds_its_sequences(tmp_path: Path) -> None:
+    derived = derive(recipe_with(tmp_path, "rl.groups_per_worker=2"))
+
+    assert derived.sequences_per_worker_at_most == 8
+    assert derived.queued_per_worker_at_most == 0
 
 
 def test_ray_is_asked_for_the_sum_of_all_actors(tmp_path: Path) -> None:
