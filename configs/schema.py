@@ -371,7 +371,8 @@ class Rl(Section):
     importance_cap: PositiveFloat = 2.0
     """Truncated importance sampling: per-token ratios are capped at this value."""
     kl_weight: NonNegativeFloat = 0.0
-    """Weight of the KL divergence to the model stage 3 started from (k3 estimator); 0 is off."""
+    """Weight of the KL divergence to the model stage 3 started from, on all tokens but the confidence's (k3 estimator):
+    it holds what the model sees and says while its confidences move. 0 is off."""
     optimizer: Optimizer
     """Optimizer and schedule."""
     checkpoint_every_steps: PositiveInt = 50

@@ -130,7 +130,7 @@ class RlRank(LearnerRank):
         }
         if self._reference is not None:
             divergence = kl_k3(logprobs, self._reference.logprobs(batch))
-            loss = loss + rl.kl_weight * divergence
+            loss = loss + rl.kl_weight * divergence * ~batch.confidence_mask  # confidences are there to be moved
             tokens["reference_kl"] = divergence
         sums.add((batch.weights > 0).float(), **tokens)
         summed = (loss * batch.weights).sum()
