@@ -30,3 +30,11 @@ def kl_k3(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Ten
     """
     log_ratio = reference_logprobs - logprobs
     return torch.expm1(log_ratio) - log_ratio
+
+
+def on_answers(losses: torch.Tensor, confidence_mask: torch.Tensor) -> torch.Tensor:
+    """Token losses [N] with those of confidence tokens left out.
+
+    For the KL to a reference: stage 3 is there to move confidences, and to leave alone what they are about.
+    """
+    return torch.where(confidence_mask, 0.0, losses)

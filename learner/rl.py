@@ -10,7 +10,7 @@ import torch
 
 from configs.schema import ConfidenceGradient, Recipe, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence
-from learner.losses import kl_k3, truncated_importance
+from learner.losses import kl_k3, on_answers, truncated_importance
 from learner.policy import Policy, Rank, ReferenceModel
 from learner.rank import LearnerRank
 from learner.sequences import PromptCache, micro_batches, rl_sequences
@@ -130,7 +130,7 @@ class RlRank(LearnerRank):
         }
         if self._reference is not None:
             divergence = kl_k3(logprobs, self._reference.logprobs(batch))
-            loss = loss + rl.kl_weight * divergence * ~batch.confidence_mask  # confidences are there to be moved
+            loss = loss + rl.kl_weight * on_answers(divergence, batch.confidence_mask)
             tokens["reference_kl"] = divergence
         sums.add((batch.weights > 0).float(), **tokens)
         summed = (loss * batch.weights).sum()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learner.losses import kl_k3, negative_log_likelihood, truncated_importance
+from learner.losses import kl_k3, negative_log_likelihood, on_answers, truncated_importance
 
 
 def test_the_gradient_is_the_capped_ratio_times_the_advantage() -> None:
@@ -55,3 +55,15 @@ def test_supervised_loss_is_the_cross_entropy_of_the_given_tokens() -> None:
     loss = negative_log_likelihood(torch.log_softmax(logits, -1)[torch.arange(2), targets])
 
     assert torch.allclose(loss, torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+
+
+def test_a_kl_on_answers_neither_counts_nor_moves_confidence_tokens() -> None:
+    logprobs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    divergence = kl_k3(logprobs, torch.full((3,), -1.5))
+
+    held = on_answers(divergence, torch.tensor([False, True, False]))
+    held.sum().backward()
+
+    assert held.tolist() == [float(divergence[0]), 0.0, float(divergence[2])]
+    assert logprobs.grad is not None
+    assert (logprobs.grad != 0).tolist() == [True, False, True]
