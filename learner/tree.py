@@ -74,7 +74,7 @@ def _grow(paths: Sequence[list[int]], before: int, confidences: Sequence[float])
         before=before,
         tokens=np.array([node[-1] for node in inner], dtype=np.int64),
         depths=np.array([len(node) for node in inner], dtype=np.int64),
-        visible=np.array([[a[: len(b)] == b for b in inner] for a in inner], dtype=np.bool_).reshape(len(inner), -1),
+        visible=np.array([a[: len(b)] == b for a in inner for b in inner], np.bool_).reshape(len(inner), len(inner)),
         edge_nodes=np.array([nodes[edge[:-1]] for edge in edges]),
         edge_tokens=np.array([edge[-1] for edge in edges]),
         paths=table,

@@ -224,11 +224,18 @@ def test_an_unsafe_mix_that_is_allowed_is_run_with_a_warning(caplog: pytest.LogC
 
 
 def test_check_prints_what_follows_from_the_recipe(run: Run) -> None:
-    told = run("check", DEMO, "rl.prompts_per_step=8", "rl.samples_per_prompt=2", "rl.max_policy_lag=3")
+    told = run(
+        "check",
+        DEMO,
+        "rl.prompts_per_step=8",
+        "rl.samples_per_prompt=2",
+        "rl.max_policy_lag=3",
+        "rl.groups_per_worker=9",
+    )
 
     assert (told.code, told.err) == (0, "")
     assert "8 prompts x 2 samples = 16 trajectories, at most 2048 tokens" in told.out  # of 128 a sequence
-    assert "at most 32 groups in flight (policy lag 3), 64 sequences a worker, 0 of them queued" in told.out
+    assert "at most 32 groups in flight (policy lag 3), 18 sequences a worker, 0 of them queued" in told.out
     assert "Ray      2 CPUs and 0 GPUs" in told.out
     assert "safe: no response gains by being wrong on purpose" in told.out
     assert "PROBLEM" not in told.out

@@ -243,7 +243,7 @@ def test_every_problem_is_reported_at_once_and_in_order(write: Write, monkeypatc
         "recipe.yaml:1: name: missing, and has no default; expected text (Name of the run.)",
         "recipe.yaml:1: nam: unknown key; did you mean name?",
         "recipe.yaml:7: stage1.steps: got 'five'; expected int >= 1 (Optimizer steps.)",
-        "override: seed: got 'x'; expected int (Seed of sampling, shuffling and initial weights.)",
+        "override: seed: got 'x'; expected int >= 0 (Seed of sampling, shuffling and initial weights.)",
     ]
 
 
@@ -416,12 +416,12 @@ recipes = st.builds(
     Recipe,
     name=printable | st.sampled_from(["null", "~", "no", "1e-4", "", "a: b", "# c", "- d", "2024-01-01"]),
     output=printable,
-    seed=st.integers(),
+    seed=st.integers(min_value=0),
     data=st.builds(
         Data,
         root=printable,
         evaluation=st.dictionaries(printable, printable, max_size=3),
-        emoji=st.none() | st.builds(EmojiData, seed=st.integers()),
+        emoji=st.none() | st.builds(EmojiData, seed=st.integers(min_value=0)),
     ),
     model=st.builds(Model, path=printable) | st.builds(Model, scratch=st.builds(ScratchModel)),
     response=st.builds(Response, reasoning_elements=st.lists(printable, max_size=3).map(tuple)),

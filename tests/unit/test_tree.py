@@ -80,6 +80,13 @@ def test_shared_beginnings_are_computed_once(digits: PreTrainedTokenizerBase) ->
     assert len(tree.edge_tokens) == 15 + len(GRID)
 
 
+def test_confidences_of_one_token_each_need_no_tokens_of_the_trees_own(digits: PreTrainedTokenizerBase) -> None:
+    tree = confidence_tree(digits, ("0", "1"))
+
+    assert (tree.tokens.shape, tree.visible.shape) == ((0,), (0, 0))
+    assert (tree.edge_nodes.tolist(), tree.paths.tolist()) == ([0, 0], [[0], [1]])
+
+
 @pytest.mark.parametrize("texts", [("0", "0.5"), ("0.5", "0.5")])
 def test_confidences_that_are_no_tree_are_refused(digits: PreTrainedTokenizerBase, texts: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="confidence"):
