@@ -56,7 +56,7 @@ class Credit(StrEnum):
 
 
 class ConfidenceGradient(StrEnum):
-    """How the expected calibration score is differentiated (credit apart)."""
+    """How the expected reward of the confidence tokens is differentiated."""
 
     SAMPLED = "sampled"  # through the confidence that was sampled
     EXACT = "exact"  # through the policy's probability of every confidence of the grid

@@ -171,8 +171,8 @@ def _tree_batch(sequences: Sequence[TrainingSequence], attention_mask: torch.Ten
         if (branches := sequence.branches) is None:
             continue
         tree, anchor = branches.tree, len(sequence.prompt.token_ids) + branches.anchor
-        places = np.arange(sequence.length - len(tree.tokens), sequence.length)
         own = slice(sequence.length - len(tree.tokens), sequence.length)
+        places = np.arange(own.start, own.stop)
         attention[row, own, anchor + 1 :] = False
         attention[row, own, own] = torch.from_numpy(tree.visible)
         parts["rows"].append(np.full(len(places), row))

@@ -134,6 +134,7 @@ class RlRank(LearnerRank):
             tokens["reference_kl"] = divergence
         sums.add((batch.weights > 0).float(), **tokens)
         summed = (loss * batch.weights).sum()
+        # The expected reward is over the policy's own confidences: nothing sampled that a ratio would have to correct.
         return summed if batch.tree is None else summed - batch.tree.expected(edges)
 
     def weight_buckets(self) -> Iterator[dict[str, torch.Tensor]]:
