@@ -114,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     score = _command(commands, "score", _score, "metrics of responses that exist already (VECBench's rows too)")
     score.add_argument("predictions", type=Path, help="JSONL rows of response, candidates, ground_truth or counts")
     score.add_argument("--out", type=Path, help="write the metrics as JSON")
+    score.add_argument(
+        "--mode",
+        choices=["strict", "emocaliber"],
+        default="strict",
+        help="emocaliber: the numbers of its released evaluator of VECBench, which takes no setting (default: strict)",
+    )
     score.add_argument("--draws", type=int, default=1, help="annotators drawn for each response with counts")
     score.add_argument("--bins", type=int, default=10, help="bins of the calibration errors")
     score.add_argument("--seed", type=int, default=0, help="seed of the drawn annotators")
@@ -124,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tags the reasoning must hold",
     )
     _takes_unconfident(score)
+    score.set_defaults(default_of=score.get_default)
 
     pipeline = _command(commands, "pipeline", _pipeline, "all three stages, each evaluated; goes on where it stopped")
     _takes_recipe(pipeline)
@@ -232,6 +239,8 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    if options.mode == "emocaliber":
+        return _score_as_released(options)
     from cluster.evaluation import write_metrics
     from cluster.metrics_table import metrics_table
     from cluster.score import score_file
@@ -247,6 +256,20 @@ def _score(options: argparse.Namespace) -> int:
     if options.out is not None:
         write_metrics(options.out, found)
     print(metrics_table(list(found.items())))
+    return 0
+
+
+def _score_as_released(options: argparse.Namespace) -> int:
+    from cluster.emocaliber_table import emocaliber_table
+    from cluster.score_released import score_as_released, write_released
+
+    for name in ("draws", "bins", "seed", "elements", "without_confidence"):
+        if getattr(options, name) != options.default_of(name):
+            raise ValueError(f"--{name.replace('_', '-')} is a setting of --mode strict alone; leave it out")
+    found = score_as_released(options.predictions)
+    if options.out is not None:
+        write_released(options.out, found)
+    print(emocaliber_table(found))
     return 0
 
 

@@ -29,10 +29,15 @@ def metrics_table(named: Sequence[tuple[str, Metrics]]) -> str:
         table.add_column(header, justify="right", no_wrap=True)
     for name, found in named:
         table.add_row(Text(name), *(Text(show(found)) for _, show in _COLUMNS))
+    return "\n".join([*plain_lines(table), LEGEND])
+
+
+def plain_lines(table: Table) -> list[str]:
+    """The lines of a table as it goes into a job's output: without colours, folds, and empty lines."""
     page = StringIO()
     Console(file=page, width=WIDE_ENOUGH, color_system=None).print(table)
     lines = [line.rstrip() for line in page.getvalue().splitlines()]
-    return "\n".join([*(line for line in lines if line), LEGEND])
+    return [line for line in lines if line]
 
 
 def _fraction(value: float | None) -> str:

@@ -23,6 +23,7 @@ from sklearn.metrics import brier_score_loss, f1_score, log_loss, recall_score, 
 from rewards.bins import calibration_error, equal_mass_bins, equal_width_bins, noise_floor
 from rewards.correctness import normalise_answer
 from rewards.outcomes import Outcomes
+from rewards.vecbench import GROUPS
 
 OVERALL = "overall"
 LOG_LOSS_CLIP = 0.01  # a certain, wrong answer costs 4.6 nats, not infinity; the recipes' default log_clip
@@ -74,12 +75,15 @@ def metrics(outcomes: Outcomes, bins: int = 10) -> Metrics:
 
 
 def by_task(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
-    """Metrics of each task, in order of appearance, then those of all outcomes as "overall"."""
+    """Metrics of each task, in order of appearance, of VECBench's groups that have any, then of all as "overall"."""
     tasks = np.array(outcomes.task, dtype=np.object_)
     names = list(dict.fromkeys(outcomes.task))
-    if OVERALL in names:
-        raise ValueError(f'got a task named "{OVERALL}", which names the metrics of all tasks; rename the task')
+    if taken := {OVERALL, *GROUPS}.intersection(names):
+        raise ValueError(f'got a task named "{min(taken)}", which names the metrics of several tasks; rename the task')
     found = {name: metrics(outcomes.where(tasks == name), bins) for name in names}
+    for group, members in GROUPS.items():
+        if not set(members).isdisjoint(names):
+            found[group] = metrics(outcomes.where(np.isin(tasks, members)), bins)
     return found | {OVERALL: metrics(outcomes, bins)}
 
 

@@ -80,7 +80,7 @@ ARGUMENTS = {
     "sft": f"{RECIPE_WORDS} --stage",
     "rl": RECIPE_WORDS,
     "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
-    "score": "predictions --out --draws --bins --seed --elements --without-confidence --trace",
+    "score": "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace",
     "pipeline": RECIPE_WORDS,
     "doctor": "--trace",
 }

@@ -35,6 +35,7 @@ ONLY: Mapping[str, Sequence[str]] = {
     "rewards": ("numpy",),
     "rewards/bins.py": ("numpy", "scipy", "sklearn"),
     "rewards/metrics.py": ("numpy", "scipy", "sklearn"),
+    "rewards/released/evaluator.py": ("numpy", "sklearn"),
 }
 # Runs before anything is installed, or looks at the installation.
 EXEMPT = ("cluster/setup",)

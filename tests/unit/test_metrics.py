@@ -393,9 +393,22 @@ def test_metrics_come_by_task_and_overall() -> None:
     assert found[OVERALL] == metrics(outcomes, bins=5)
 
 
-def test_a_task_may_not_take_the_name_of_the_whole() -> None:
+@pytest.mark.parametrize("name", ["overall", "ID VSA"])
+def test_a_task_may_not_take_the_name_of_the_whole_or_of_a_group(name: str) -> None:
     with pytest.raises(ValueError, match="rename the task"):
-        by_task(held(["a"], ["a"], task=["overall"]))
+        by_task(held(["a"], ["a"], task=[name]))
+
+
+def test_groups_of_vecbench_are_pooled_over_those_of_their_tasks_that_there_are() -> None:
+    answers, tasks = ["a", "a", None, "a", "a"], ["FI-2", "x", "WebEmo-2", "Artphoto-8", "WebEmo-2"]
+    outcomes = held(answers, ["a"] * 5, [0.9, 0.8, math.nan, 0.7, 0.6], task=tasks)
+
+    found = by_task(outcomes, bins=5)
+
+    assert list(found) == ["FI-2", "x", "WebEmo-2", "Artphoto-8", "ID VSA", "OOD VER", OVERALL]
+    assert found["ID VSA"] == metrics(held(["a", None, "a"], ["a"] * 3, [0.9, math.nan, 0.6]), bins=5)
+    assert found["ID VSA"].accuracy == pytest.approx(2 / 3)  # the malformed one is a wrong one
+    assert found["OOD VER"] == found["Artphoto-8"]
 
 
 def test_nothing_is_known_of_no_outcomes() -> None:
