@@ -122,7 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--draws", type=int, default=1, help="annotators drawn for each response with counts")
     score.add_argument("--bins", type=int, default=10, help="bins of the calibration errors")
-    score.add_argument("--seed", type=int, default=0, help="seed of the drawn annotators")
+    score.add_argument("--seed", type=int, default=0, help="seed of the drawn annotators, and of the resamples")
+    score.add_argument("--compare", type=Path, metavar="OTHER", help="another run over the same prompts, to compare")
+    score.add_argument(
+        "--resamples", type=int, default=1000, help="resamples of the prompts for the 95%% intervals; 0: no intervals"
+    )
     score.add_argument(
         "--elements",
         nargs="*",
@@ -213,7 +217,7 @@ def _rl(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from cluster.evaluation import evaluate
+    from cluster.evaluation import evaluate, model_tokenizer, read_baselines
     from cluster.metrics_table import metrics_table
     from cluster.sampling import RolloutWorkers
     from cluster.stages import connect, read_file
@@ -228,13 +232,15 @@ def _eval(options: argparse.Namespace) -> int:
             found = await evaluate(
                 recipe,
                 await workers.holding(options.model),
+                model_tokenizer(options.model),
                 {"": (prompts, options.out)},
                 temperature=options.temperature,
                 require_confidence=not options.without_confidence,
             )
         return found[""]
 
-    print(metrics_table(list(asyncio.run(job()).items())))
+    found = asyncio.run(job())
+    print(metrics_table([*found.items(), *read_baselines(options.out).items()]))
     return 0
 
 
@@ -242,20 +248,31 @@ def _score(options: argparse.Namespace) -> int:
     if options.mode == "emocaliber":
         return _score_as_released(options)
     from cluster.evaluation import write_metrics
+    from cluster.interval_tables import comparison_table, intervals_table
     from cluster.metrics_table import metrics_table
-    from cluster.score import score_file
+    from cluster.score import read_outcomes
+    from rewards.baselines import baselines
+    from rewards.tasks import by_task
 
-    found = score_file(
-        options.predictions,
-        Response(reasoning_elements=tuple(options.elements)),
-        options.draws,
-        options.seed,
-        options.bins,
-        require_confidence=not options.without_confidence,
+    held, *others = (
+        read_outcomes(
+            path,
+            Response(reasoning_elements=tuple(options.elements)),
+            options.draws,
+            options.seed,
+            require_confidence=not options.without_confidence,
+        )
+        for path in (options.predictions, options.compare)
+        if path is not None
     )
+    found = by_task(held, options.bins)
+    told = [metrics_table([*found.items(), *baselines(held, options.bins).items()])]
+    if options.resamples and len(set(held.prompt_id)) > 1:
+        told.append(intervals_table(held, options.resamples, options.seed, options.bins))
+    told += [comparison_table(held, other, options.resamples, options.seed, options.bins) for other in others]
     if options.out is not None:
         write_metrics(options.out, found)
-    print(metrics_table(list(found.items())))
+    print("\n\n".join(told))
     return 0
 
 
@@ -263,7 +280,7 @@ def _score_as_released(options: argparse.Namespace) -> int:
     from cluster.emocaliber_table import emocaliber_table
     from cluster.score_released import score_as_released, write_released
 
-    for name in ("draws", "bins", "seed", "elements", "without_confidence"):
+    for name in ("draws", "bins", "seed", "elements", "without_confidence", "compare", "resamples"):
         if getattr(options, name) != options.default_of(name):
             raise ValueError(f"--{name.replace('_', '-')} is a setting of --mode strict alone; leave it out")
     found = score_as_released(options.predictions)

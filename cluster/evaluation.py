@@ -1,4 +1,4 @@
-"""Evaluate a model: generate with vLLM, write predictions.jsonl and metrics.json."""
+"""Evaluate a model: generate with vLLM, write predictions.jsonl, metrics.json and baselines.json."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
 from cluster.pool import RolloutPool
 from cluster.predictions import PredictionRow, write_predictions
 from cluster.sampling import sample_responses
 from cluster.score import outcomes
-from configs.schema import Recipe
-from rewards.metrics import Metrics, by_task
+from configs.schema import Recipe, Response
+from rewards.baselines import baselines
+from rewards.metrics import Metrics
+from rewards.tasks import by_task
+from rollout.answer_probability import answer_probability
 from rollout.engine import SamplingSettings
 from rollout.prompts import Prompt
-from rollout.trajectory import FinishReason, Group
+from rollout.trajectory import FinishReason, Sample
+
+_BASELINES = "baselines.json"
 
 
 async def evaluate(
     recipe: Recipe,
     pool: RolloutPool,
+    tokenizer: Tokenizer,
     files: Mapping[str, tuple[Sequence[Prompt], Path]],
     *,
     temperature: float | None = None,
     require_confidence: bool = True,
 ) -> dict[str, dict[str, Metrics]]:
-    """Metrics by evaluation file and task; `files` gives each file's prompts and the folder to write into."""
+    """Metrics by evaluation file and task; `files` gives each file's prompts and the folder to write into.
+
+    `tokenizer` is that of the model the pool holds: `model_tokenizer` of its directory.
+    """
     settings = recipe.evaluation
     everything = [prompt for prompts, _ in files.values() for prompt in prompts]
     sampling = SamplingSettings(settings.temperature if temperature is None else temperature, settings.response_tokens)
@@ -35,7 +47,11 @@ async def evaluate(
     for name, (prompts, folder) in files.items():
         own = groups[start : start + len(prompts)]
         start += len(prompts)
-        rows = [row for prompt, group in zip(prompts, own, strict=True) for row in _rows(prompt, group)]
+        rows = [
+            _row(recipe.response, tokenizer, prompt, trajectory.sample, require_confidence=require_confidence)
+            for prompt, group in zip(prompts, own, strict=True)
+            for trajectory in group.trajectories
+        ]
         folder.mkdir(parents=True, exist_ok=True)
         write_predictions(folder / "predictions.jsonl", rows)  # first: scoring may fail, generating again costs more
         held = outcomes(
@@ -47,7 +63,13 @@ async def evaluate(
         )
         found[name] = by_task(held, settings.bins)
         write_metrics(folder / "metrics.json", found[name])
+        write_metrics(folder / _BASELINES, baselines(held, settings.bins))
     return found
+
+
+def model_tokenizer(model_dir: str) -> Tokenizer:
+    """The tokenizer of a Hugging Face directory."""
+    return AutoTokenizer.from_pretrained(model_dir).backend_tokenizer
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Metrics]) -> None:
@@ -61,16 +83,24 @@ def read_metrics(path: Path) -> dict[str, Metrics]:
     return {task: Metrics(**found) for task, found in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
-def _rows(prompt: Prompt, group: Group) -> list[PredictionRow]:
-    return [
-        PredictionRow(
-            prompt_id=prompt.prompt_id,
-            task=prompt.task,
-            candidates=prompt.candidates,
-            label=prompt.label,
-            counts=prompt.counts,
-            response=trajectory.sample.text,
-            truncated=trajectory.sample.finish_reason is FinishReason.LENGTH,
-        )
-        for trajectory in group.trajectories
-    ]
+def read_baselines(folder: Path) -> dict[str, Metrics]:
+    """The baselines of an evaluation's folder, by name; none where it was made before there were any."""
+    path = folder / _BASELINES
+    return read_metrics(path) if path.exists() else {}
+
+
+def _row(
+    response: Response, tokenizer: Tokenizer, prompt: Prompt, sample: Sample, *, require_confidence: bool
+) -> PredictionRow:
+    return PredictionRow(
+        prompt_id=prompt.prompt_id,
+        task=prompt.task,
+        candidates=prompt.candidates,
+        label=prompt.label,
+        counts=prompt.counts,
+        response=sample.text,
+        truncated=sample.finish_reason is FinishReason.LENGTH,
+        answer_probability=answer_probability(
+            sample, tokenizer, response, prompt.candidates, require_confidence=require_confidence
+        ),
+    )

@@ -17,19 +17,28 @@ WIDE_ENOUGH = 1000  # characters; a table in a job's output must not be folded t
 
 LEGEND = f"""\
 best acc.: accuracy of the majority's answers; best Brier: the least for the answers given; excess: what is
-above it, mean (confidence - annotators' share)^2. ECE in points, ± what a perfectly calibrated model shows.
-Log loss in nats, clipped at {LOG_LOSS_CLIP:g}. Distinct: confidences that at least 1% of responses state."""
+above it, mean (confidence - annotators' share)^2. ECE in points, ± what a perfectly calibrated model shows;
+debiased: root mean square over bins of equal mass, less what is chance; smooth: without bins.
+Brier = reliability - resolution + uncertainty. Log loss in nats, clipped at {LOG_LOSS_CLIP:g}. AURC: mean share of
+wrong answers among the most confident, and its excess over the best order; at 10%: the share of the answers that
+a threshold keeps with 10% of them wrong. Distinct: confidences that at least 1% of responses state."""
 
 
 def metrics_table(named: Sequence[tuple[str, Metrics]]) -> str:
     """The table, with a legend under it; shares and scores are fractions of 1, ECE in percent points."""
+    rows = [(name, *(show(found) for _, show in _COLUMNS)) for name, found in named]
+    return "\n".join([aligned([header for header, _ in _COLUMNS], rows), LEGEND])
+
+
+def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows that begin with a name, under headers for what follows it."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for header, _ in _COLUMNS:
+    for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
-    for name, found in named:
-        table.add_row(Text(name), *(Text(show(found)) for _, show in _COLUMNS))
-    return "\n".join([*plain_lines(table), LEGEND])
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return "\n".join(plain_lines(table))
 
 
 def plain_lines(table: Table) -> list[str]:
@@ -65,11 +74,18 @@ _COLUMNS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
     ("F1", lambda found: _fraction(found.weighted_f1)),
     ("ECE", _ece),
     ("ECE mass", lambda found: _points(found.ece_mass)),
+    ("debiased", lambda found: _points(found.ece_debiased)),
+    ("smooth", lambda found: _points(found.smooth_ece)),
     ("Brier", lambda found: _fraction(found.brier)),
     ("best Brier", lambda found: _fraction(found.best_brier)),
     ("excess", lambda found: _fraction(found.excess_brier)),
+    ("reliab.", lambda found: _fraction(found.reliability)),
+    ("resol.", lambda found: _fraction(found.resolution)),
     ("log loss", lambda found: _fraction(found.log_loss)),
     ("AUROC", lambda found: _fraction(found.auroc)),
+    ("AURC", lambda found: _fraction(found.aurc)),
+    ("exc. AURC", lambda found: _fraction(found.excess_aurc)),
+    ("at 10%", lambda found: _fraction(found.coverage_at_risk_10)),
     ("malformed", lambda found: _fraction(found.malformed)),
     ("mean c", lambda found: _fraction(found.mean_confidence)),
     ("distinct", lambda found: _count(found.distinct_confidences)),

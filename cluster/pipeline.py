@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from cluster.evaluation import evaluate, read_metrics
+from cluster.evaluation import evaluate, model_tokenizer
+from cluster.final_table import final_table
 from cluster.metrics_table import metrics_table
 from cluster.run_folder import RunFolder, digest
 from cluster.sampling import RolloutWorkers
 from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences, starting_model
 from configs.load import write_resolved
 from configs.schema import Recipe
-from rewards.metrics import Metrics
 
 _COMMON = ("seed", "data", "model", "response", "learner")
 
@@ -21,7 +21,7 @@ def run_pipeline(recipe: Recipe) -> str:
     run = _prepare(recipe)
     asyncio.run(_all_stages(recipe, run))
     models = [f"stage {number}: {run.stage(number).model}" for number in (1, 2, 3)]
-    return "\n".join([metrics_table(_collected(recipe, run)), *models])
+    return "\n".join([final_table(run, list(recipe.data.evaluation)), *models])
 
 
 def run_one_stage(recipe: Recipe, number: int) -> int:
@@ -103,12 +103,12 @@ async def _reinforce(recipe: Recipe, run: RunFolder, workers: RolloutWorkers) ->
 async def _evaluate(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
     stage = run.stage(number)
     files = {name: (read_file(recipe, file), stage.evaluation(name)) for name, file in recipe.data.evaluation.items()}
-    pool = await workers.holding(str(stage.model))
+    pool, tokenizer = await workers.holding(str(stage.model)), model_tokenizer(str(stage.model))
     if number == 1:
         low = recipe.evaluation.stage1_temperature
-        found = await evaluate(recipe, pool, files, temperature=low, require_confidence=False)
+        found = await evaluate(recipe, pool, tokenizer, files, temperature=low, require_confidence=False)
     else:
-        found = await evaluate(recipe, pool, files)
+        found = await evaluate(recipe, pool, tokenizer, files)
     table = metrics_table([(f"stage {number}, {name}", metrics["overall"]) for name, metrics in found.items()])
     print(table, flush=True)
 
@@ -117,11 +117,3 @@ def _digests(recipe: Recipe) -> dict[int, str]:
     first = digest(recipe, (*_COMMON, "stage1"))
     second = digest(recipe, (*_COMMON, "seeding", "stage2"), first)
     return {1: first, 2: second, 3: digest(recipe, (*_COMMON, "rl", "rewards"), second)}
-
-
-def _collected(recipe: Recipe, run: RunFolder) -> list[tuple[str, Metrics]]:
-    return [
-        (f"stage {number}, {name}", read_metrics(run.stage(number).evaluation(name) / "metrics.json")["overall"])
-        for name in recipe.data.evaluation
-        for number in (1, 2, 3)
-    ]

@@ -1,11 +1,12 @@
 """`predictions.jsonl`: one row per response, with what is known of its truth.
 
     {"id": "…", "task": "…", "candidates": ["…"], "ground_truth": "…", "counts": {"…": 3},
-     "response": "…", "truncated": false}
+     "response": "…", "truncated": false, "answer_probability": 0.4}
 
 `ground_truth` is the label, `counts` the annotators' votes by candidate; at least one of them is
-there. VECBench's merged rows are read too: they have no `id` (the line's number stands in), and
-their `confidence` is ignored for the one that the response itself states. Other keys are ignored.
+there. `answer_probability`, where it is known, is what the engine gave the answer's tokens. VECBench's
+merged rows are read too: they have no `id` (the line's number stands in), and their `confidence` is
+ignored for the one that the response itself states. Other keys are ignored.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rewards.correctness import is_correct
 ERRORS_SHOWN = 20  # bad lines named before the rest is only counted; the recipes' default
 
 Votes = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 VisibleText = Annotated[str, Field(pattern=r"\S")]
 
 
@@ -38,6 +40,7 @@ class PredictionRow:
     counts: Mapping[str, int] = field(default_factory=dict)  # annotators' votes; {} where unknown
     response: str = ""
     truncated: bool = False  # cut by the length limit
+    answer_probability: float | None = None  # of the answer's tokens, in [0, 1]; None: malformed, or unknown
 
 
 class PredictionsError(ValueError):
@@ -92,6 +95,7 @@ class _JsonRow(BaseModel):
     counts: dict[VisibleText, Votes] = {}
     response: str
     truncated: bool = False
+    answer_probability: Probability | None = None
 
     @model_validator(mode="after")
     def _knows_the_truth(self) -> _JsonRow:
@@ -115,6 +119,7 @@ class _JsonRow(BaseModel):
             counts=self.counts,
             response=self.response,
             truncated=self.truncated,
+            answer_probability=self.answer_probability,
         )
 
 
@@ -127,6 +132,7 @@ def _to_json(row: PredictionRow) -> str:
         counts=dict(row.counts),
         response=row.response,
         truncated=row.truncated,
+        answer_probability=row.answer_probability,
     )
     return json.dumps(known.model_dump(exclude_none=True), ensure_ascii=False)
 

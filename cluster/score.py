@@ -11,7 +11,6 @@ import numpy as np
 from cluster.predictions import PredictionRow, read_predictions
 from configs.schema import Response
 from rewards.correctness import draw_annotator, majority, share
-from rewards.metrics import Metrics, by_task
 from rewards.outcomes import Outcomes
 from rewards.parse import ParsedResponse, parse
 
@@ -44,22 +43,21 @@ def outcomes(
         confidence=np.array([reading.confidence for _, reading, _ in held], dtype=np.float64),
         share=np.array([reading.share for _, reading, _ in held], dtype=np.float64),
         best_share=np.array([reading.best_share for _, reading, _ in held], dtype=np.float64),
+        token_probability=np.array([reading.token_probability for _, reading, _ in held], dtype=np.float64),
     )
 
 
-def score_file(
+def read_outcomes(
     path: Path,
     response: Response,
     annotator_draws: int = 1,
     seed: int = 0,
-    bins: int = 10,
     *,
     require_confidence: bool = True,
-) -> dict[str, Metrics]:
-    """Metrics of a predictions file by task, and "overall". Raises PredictionsError for a bad file."""
+) -> Outcomes:
+    """`outcomes` of a predictions file. Raises PredictionsError for a bad file."""
     rows = read_predictions(path)
-    held = outcomes(rows, response, annotator_draws, seed, require_confidence=require_confidence)
-    return by_task(held, bins)
+    return outcomes(rows, response, annotator_draws, seed, require_confidence=require_confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,7 @@ class _Reading:
     confidence: float
     share: float
     best_share: float
+    token_probability: float
 
 
 def _read(row: PredictionRow, response: Response, require_confidence: bool) -> _Reading:
@@ -82,10 +81,15 @@ def _read(row: PredictionRow, response: Response, require_confidence: bool) -> _
     )
     return _Reading(
         answer=parsed.answer,
-        confidence=np.nan if parsed.confidence is None or not require_confidence else parsed.confidence,
+        confidence=_or_nan(parsed.confidence) if require_confidence else np.nan,
         share=_share_of_answer(row, parsed),
         best_share=share(row.counts, majority(row.counts)) if row.counts else np.nan,
+        token_probability=np.nan if parsed.answer is None else _or_nan(row.answer_probability),
     )
+
+
+def _or_nan(number: float | None) -> float:
+    return np.nan if number is None else number
 
 
 def _share_of_answer(row: PredictionRow, parsed: ParsedResponse) -> float:

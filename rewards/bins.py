@@ -1,9 +1,9 @@
-"""Expected calibration error: bins, the error over them, and how large it is by chance alone.
+"""Calibration error over bins: bins, the error over them, and how much of it is chance alone.
 
 ECE = sum over bins of |sum of (confidence - correct) in the bin| / n   (Naeini et al. 2015; Guo et al. 2017)
 
-A binning is a function from confidences to bin numbers, so that the error and its noise floor
-are the same two functions whichever bins are used. Every confidence in [0, 1] is in a bin.
+A binning is a function from confidences to bin numbers, so that the errors and the noise floor
+are the same functions whichever bins are used. Every confidence in [0, 1] is in a bin.
 """
 
 from __future__ import annotations
@@ -39,6 +39,26 @@ def calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_
     """ECE in [0, 1] of [n] confidences against [n] outcomes over the bins [n]; n >= 1."""
     gaps = np.bincount(bin_of, weights=confidence - correct)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def debiased_error(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bin_of: NDArray[np.intp]
+) -> float | None:
+    """Root mean square calibration error of [n] confidences over the bins [n], without what is chance in it.
+
+    The squared gap of a bin of n_b outcomes, o of them right, is o (1 - o) / (n_b - 1) too large on average
+    (Kumar et al. 2019, section 5; Bröcker 2012). 0 where chance explains all; bins of one outcome, whose
+    chance cannot be told, are left out; None where there are no others. Outcomes count as independent.
+    """
+    sizes = np.bincount(bin_of)
+    used = sizes > 1
+    if not used.any():
+        return None
+    n = sizes[used]
+    gap = np.bincount(bin_of, weights=confidence - correct)[used] / n
+    right = np.bincount(bin_of, weights=correct)[used] / n
+    squared = n @ (gap**2 - right * (1 - right) / (n - 1)) / n.sum()
+    return float(np.sqrt(max(squared, 0.0)))
 
 
 def noise_floor(

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import brier_score_loss, f1_score, log_loss, recall_score, roc_auc_score
 
-from rewards.bins import calibration_error, equal_mass_bins, equal_width_bins, noise_floor
+from rewards.bins import calibration_error, debiased_error, equal_mass_bins, equal_width_bins, noise_floor
 from rewards.correctness import normalise_answer
+from rewards.decomposition import decompose
 from rewards.outcomes import Outcomes
-from rewards.vecbench import GROUPS
+from rewards.selective import aurc, coverage_at_risk, excess_aurc
+from rewards.smooth_ece import smooth_ece
+from rewards.tally import tally
 
-OVERALL = "overall"
 LOG_LOSS_CLIP = 0.01  # a certain, wrong answer costs 4.6 nats, not infinity; the recipes' default log_clip
 IN_USE = 0.01  # share of the responses that must state a confidence for it to count as used
 MALFORMED = ""  # a missing answer in scikit-learn's label arrays; `Outcomes` holds no empty truth
@@ -50,11 +52,21 @@ class Metrics:
     ece: float | None = None  # bins of equal width
     ece_mass: float | None = None  # bins of equal mass
     ece_noise_floor: float | None = None  # expected ece had the model been perfectly calibrated
-    brier: float | None = None
+    ece_debiased: float | None = None  # root mean square over bins of equal mass, less what is chance; 0: all is
+    smooth_ece: float | None = None  # without bins
+    brier: float | None = None  # reliability - resolution + uncertainty
+    reliability: float | None = None  # what confidences are off, each stated value by itself
+    resolution: float | None = None  # what they gain by telling right answers from wrong ones
+    uncertainty: float | None = None  # of right and wrong; constant_brier by its name in the decomposition
     constant_brier: float | None = None  # of the best constant confidence: the base rate of these answers
     log_loss: float | None = None  # nats, confidence clipped to [log_loss_clip, 1 - log_loss_clip]
     log_loss_clip: float | None = None
     auroc: float | None = None  # of confidence for being right
+    aurc: float | None = None  # mean share of wrong answers among the most confident, over all coverages
+    excess_aurc: float | None = None  # above an order with all right answers first
+    coverage_at_risk_5: float | None = None  # largest share a threshold keeps with at most 5% of it wrong
+    coverage_at_risk_10: float | None = None  # 10% of it
+    coverage_at_risk_20: float | None = None  # 20% of it
 
     best_accuracy: float | None = None  # expected, had each answer been the majority's
     accuracy_expected: float | None = None  # over fresh annotators: mean share
@@ -72,19 +84,6 @@ def metrics(outcomes: Outcomes, bins: int = 10) -> Metrics:
     answers = _answer_metrics(outcomes)
     calibrated = _with_calibration(answers, outcomes, bins)
     return _with_annotators(calibrated, outcomes)
-
-
-def by_task(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
-    """Metrics of each task, in order of appearance, of VECBench's groups that have any, then of all as "overall"."""
-    tasks = np.array(outcomes.task, dtype=np.object_)
-    names = list(dict.fromkeys(outcomes.task))
-    if taken := {OVERALL, *GROUPS}.intersection(names):
-        raise ValueError(f'got a task named "{min(taken)}", which names the metrics of several tasks; rename the task')
-    found = {name: metrics(outcomes.where(tasks == name), bins) for name in names}
-    for group, members in GROUPS.items():
-        if not set(members).isdisjoint(names):
-            found[group] = metrics(outcomes.where(np.isin(tasks, members)), bins)
-    return found | {OVERALL: metrics(outcomes, bins)}
 
 
 def _answer_metrics(outcomes: Outcomes) -> Metrics:
@@ -117,6 +116,7 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
     confidence, correct = readable.confidence, readable.correct
     base_rate = float(correct.mean())
     width, mass = equal_width_bins(confidence, bins), equal_mass_bins(confidence, bins)
+    parts, counts = decompose(confidence, correct), tally(confidence, correct)
     clipped = np.clip(confidence, LOG_LOSS_CLIP, 1 - LOG_LOSS_CLIP)
     return replace(
         found,
@@ -126,11 +126,21 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
         ece=calibration_error(confidence, correct, width),
         ece_mass=calibration_error(confidence, correct, mass),
         ece_noise_floor=noise_floor(confidence, width),
+        ece_debiased=debiased_error(confidence, correct, mass),
+        smooth_ece=smooth_ece(confidence, correct),
         brier=float(brier_score_loss(correct, confidence)),
+        reliability=parts.reliability,
+        resolution=parts.resolution,
+        uncertainty=parts.uncertainty,
         constant_brier=base_rate * (1 - base_rate),
         log_loss=float(log_loss(correct, clipped, labels=[False, True])),
         log_loss_clip=LOG_LOSS_CLIP,
         auroc=float(roc_auc_score(correct, confidence)) if 0 < base_rate < 1 else None,
+        aurc=float(aurc(counts)),
+        excess_aurc=float(excess_aurc(counts)),
+        coverage_at_risk_5=float(coverage_at_risk(counts, 0.05)),
+        coverage_at_risk_10=float(coverage_at_risk(counts, 0.1)),
+        coverage_at_risk_20=float(coverage_at_risk(counts, 0.2)),
     )
 
 

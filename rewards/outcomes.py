@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from rewards.correctness import is_correct
 
+_NUMBERS = ("confidence", "share", "best_share", "token_probability")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
@@ -27,17 +29,19 @@ class Outcomes:
     confidence: NDArray[np.float64]  # [n] as stated; nan: malformed, or none asked for
     share: NDArray[np.float64]  # [n] annotators' share of the answer, 0 if malformed; nan: counts unknown
     best_share: NDArray[np.float64]  # [n] annotators' share of the majority's candidate; nan: counts unknown
+    token_probability: NDArray[np.float64] | None = None  # [n] of the answer's tokens; nan: malformed or unknown
 
     def __post_init__(self) -> None:
-        for name in ("task", "answer", "truth", "confidence", "share", "best_share"):
+        numbers = [name for name in _NUMBERS if getattr(self, name) is not None]
+        for name in ("task", "answer", "truth", *numbers):
             length = len(getattr(self, name))
             if length != len(self):
                 raise ValueError(f"outcomes: got {length} entries of {name}, expected {len(self)}, one a prompt_id")
-        for name in ("confidence", "share", "best_share"):
+        for name in numbers:
             _refuse_outside_unit(name, getattr(self, name))
         if not all(truth.strip() for truth in self.truth):
             raise ValueError("outcomes: got an empty truth, expected a label or a judgement for each response")
-        if any(answer is None for answer in np.array(self.answer, dtype=np.object_)[self.confident]):
+        if (self.confident & ~self.answered).any():
             raise ValueError("outcomes: got a confidence of a malformed response, expected nan")
 
     def __len__(self) -> int:
@@ -48,6 +52,11 @@ class Outcomes:
         """[n] whether the answer is the truth; never for a malformed response."""
         pairs = zip(self.answer, self.truth, strict=True)
         return np.array([a is not None and is_correct(a, truth) for a, truth in pairs], dtype=np.bool_)
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """[n] whether there is a readable answer."""
+        return np.array([answer is not None for answer in self.answer], dtype=np.bool_)
 
     @property
     def confident(self) -> NDArray[np.bool_]:
@@ -70,6 +79,7 @@ class Outcomes:
             confidence=self.confidence[kept],
             share=self.share[kept],
             best_share=self.best_share[kept],
+            token_probability=None if self.token_probability is None else self.token_probability[kept],
         )
 
 

@@ -20,10 +20,10 @@ from cluster import doctor
 from cluster.cli import _mistakes, _recipe, main
 from cluster.evaluation import read_metrics
 from cluster.quiet import ENVIRONMENT
-from cluster.score import score_file
 from cluster.stopped import Stopped
 from configs.load import RecipeError, describe
 from configs.schema import Response
+from tests.unit.score_file import score_file
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 NO_ELEMENTS = Response(reasoning_elements=())
@@ -80,7 +80,9 @@ ARGUMENTS = {
     "sft": f"{RECIPE_WORDS} --stage",
     "rl": RECIPE_WORDS,
     "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
-    "score": "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace",
+    "score": (
+        "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace --compare --resamples"
+    ),
     "pipeline": RECIPE_WORDS,
     "doctor": "--trace",
 }
@@ -305,7 +307,7 @@ def failing_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> list[
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cluster.score, "score_file", fail)
+    monkeypatch.setattr(cluster.score, "read_outcomes", fail)
     return ["score", "predictions.jsonl"]
 
 
@@ -412,6 +414,63 @@ def test_score_takes_responses_of_stage_1_where_it_is_told_to(run: Run) -> None:
 
     assert cells(strict, "emoji")["accuracy"] == "0.000"
     assert cells(lenient, "emoji")["accuracy"] == "1.000"
+
+
+def numbered(*rows: str) -> list[str]:
+    """Rows of a prompt each."""
+    return [json.dumps(json.loads(row) | {"id": str(number)}) + "\n" for number, row in enumerate(rows)]
+
+
+def test_score_prints_baselines_and_intervals_of_all_tasks_together(run: Run) -> None:
+    rows = [line("a", confidence, ground_truth=truth) for confidence in ("0.9", "0.6") for truth in "aaab"]
+    path = predictions(*numbered(*rows))
+
+    told = run("score", path, "--elements", "--resamples", 200)
+
+    assert told.code == 0
+    assert cells(told, "constant")["accuracy"] == "0.750"
+    assert re.findall(r"^ (\+ \w+)", told.out, re.MULTILINE) == ["+ isotonic", "+ temperature"]
+    assert "token probability" not in told.out  # the file does not tell
+    assert re.search(r"^ accuracy +0\.750 +0\.\d{3} to [01]\.\d{3}$", told.out, re.MULTILINE)
+    assert re.search(r"^ ECE +\d+\.\d +\d+\.\d to \d+\.\d$", told.out, re.MULTILINE)
+    assert "All tasks, 200 resamples of the prompts" in told.out
+
+
+@pytest.mark.parametrize("rows, resamples", [(4, 0), (1, 200)])
+def test_intervals_can_be_left_out_and_are_where_there_is_one_prompt(run: Run, rows: int, resamples: int) -> None:
+    path = predictions(*numbered(*[line("a", ground_truth="a")] * rows))
+
+    told = run("score", path, "--elements", "--resamples", resamples)
+
+    assert told.code == 0
+    assert "resamples" not in told.out
+
+
+def test_score_holds_another_run_beside_it(run: Run) -> None:
+    path = predictions(*numbered(*[line("a", ground_truth="a")] * 6, *[line("b", ground_truth="a")] * 6))
+    better = path.with_name("better.jsonl")
+    better.write_text("".join(numbered(*[line("a", "0.95", ground_truth="a")] * 12)))
+
+    told = run("score", path, "--elements", "--compare", better)
+
+    assert told.code == 0
+    _, comparison = told.out.split("opposed\n")
+    _, accuracy, mean, *others = [line.split() for line in comparison.splitlines()]
+    assert accuracy[:4] == ["accuracy", "0.500", "1.000", "+0.500"]
+    assert accuracy[-1] == "0.000"
+    assert mean == "mean c 0.750 0.950 +0.200 +0.200 to +0.200 0.000".split()
+    assert "AUROC" not in [name for name, *_ in others]  # the other is never wrong
+
+
+def test_a_run_over_other_prompts_is_one_line(run: Run) -> None:
+    path = predictions(*numbered(*[line("a", ground_truth="a")] * 3))
+    other = path.with_name("other.jsonl")
+    other.write_text("".join(numbered(*[line("a", ground_truth="a")] * 2)))
+
+    told = run("score", path, "--elements", "--compare", other)
+
+    assert (told.code, told.out) == (2, "")
+    assert re.fullmatch(r"caliber score: the two runs answer different prompts: 1 are in one alone, .*\n", told.err)
 
 
 @pytest.mark.parametrize(

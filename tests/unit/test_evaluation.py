@@ -12,22 +12,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.evaluation import evaluate, read_metrics, write_metrics
+from cluster.evaluation import evaluate, read_baselines, read_metrics, write_metrics
 from cluster.metrics_table import LEGEND, metrics_table
 from cluster.predictions import read_predictions
-from cluster.score import score_file
 from configs.load import load_recipe
 from configs.schema import Recipe
-from rewards.metrics import OVERALL, Metrics
+from rewards.baselines import CONSTANT, ISOTONIC, TEMPERATURE, TOKEN_PROBABILITY
+from rewards.metrics import Metrics
+from rewards.tasks import MACRO, OVERALL
 from rollout.codec import encode_group
 from rollout.engine import SamplingSettings
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, Group, Sample, Trajectory, VersionSpan
 from rollout.worker import Visit
 from tests.unit import virtual_time
+from tests.unit.byte_tokenizer import END, tokenizer
+from tests.unit.score_file import score_file
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 CANDIDATES = ("a", "b")
@@ -85,14 +88,15 @@ async def arrived(payload: bytes) -> bytes:
 
 
 def sample(text: str, reason: FinishReason) -> Sample:
-    tokens = np.array([1, 2], np.int32)
-    return Sample(tokens, np.zeros(2, np.float32), (VersionSpan(0, 0, 2),), reason, text, 0.0, 1.0)
+    ids = tokenizer().encode(text).ids + [END] * (reason is FinishReason.STOP)
+    logprobs = np.full(len(ids), -0.5, np.float32)
+    return Sample(np.array(ids, np.int32), logprobs, (VersionSpan(0, 0, len(ids)),), reason, text, 0.0, 1.0)
 
 
 def evaluated(
     pool: FakePool, settings: Recipe, files: Mapping[str, tuple[Sequence[Prompt], Path]], **how: Any
 ) -> dict[str, dict[str, Metrics]]:
-    return virtual_time.run(evaluate(settings, pool, files, **how))  # type: ignore[arg-type]
+    return virtual_time.run(evaluate(settings, pool, tokenizer(), files, **how))  # type: ignore[arg-type]
 
 
 def one_file(
@@ -145,6 +149,7 @@ def test_each_response_is_held_against_so_many_annotators_and_a_label_once(tmp_p
     assert {task: metrics.n for task, metrics in found.items()} == {
         "emoji": 2 * 2 * draws,
         "words": 2,
+        MACRO: 2 * 2 * draws + 2,
         OVERALL: 2 * 2 * draws + 2,
     }
 
@@ -225,6 +230,33 @@ def test_predictions_are_kept_where_scoring_them_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_a_row_holds_the_probability_of_the_answers_tokens_and_none_where_there_is_no_answer(tmp_path: Path) -> None:
+    without = "<think>it smiles</think><answer>a</answer>"
+
+    one_file(tmp_path, [said("a", 0.5), without])
+    strict = [row.answer_probability for row in read_predictions(tmp_path / "predictions.jsonl")]
+    one_file(tmp_path, [said("a", 0.5), without], require_confidence=False)
+    lenient = [row.answer_probability for row in read_predictions(tmp_path / "predictions.jsonl")]
+
+    assert strict == [pytest.approx(math.exp(-0.5)), None]
+    assert lenient == [pytest.approx(math.exp(-0.5))] * 2
+
+
+def test_baselines_stand_beside_the_metrics_and_are_read_back(tmp_path: Path) -> None:
+    pool = FakePool({name: [said("a", 0.75), said("b", 0.25)] for name in ("p0", "p1")})
+
+    found = evaluated(pool, recipe(), {"": ([judged("p0"), judged("p1")], tmp_path)})[""]
+
+    beside = read_baselines(tmp_path)
+    assert list(beside) == [CONSTANT, TOKEN_PROBABILITY, ISOTONIC, TEMPERATURE]
+    assert {one.accuracy for one in beside.values()} == {found[OVERALL].accuracy}
+    assert beside[TOKEN_PROBABILITY].mean_confidence == pytest.approx(0.61)
+
+
+def test_an_evaluation_from_before_there_were_baselines_has_none(tmp_path: Path) -> None:
+    assert read_baselines(tmp_path) == {}
+
+
 # metrics.json
 
 
@@ -241,6 +273,7 @@ SIZES = dict.fromkeys(("n", "n_confident", "n_counted"), COUNT)
 OTHERS = {found.name: NUMBER for found in fields(Metrics) if found.name not in SIZES}
 
 
+@settings(max_examples=30, deadline=None)  # of many numbers each
 @given(st.dictionaries(st.text(), st.builds(Metrics, **SIZES, **OTHERS), max_size=3))
 def test_whatever_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, metrics: dict[str, Metrics]
@@ -263,6 +296,13 @@ def test_what_is_undefined_is_null_for_other_readers(tmp_path: Path) -> None:
         "n_counted": 0,
         "accuracy": 0.5,
     }
+
+
+def test_metrics_written_before_there_were_others_are_read_with_those_undefined(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text('{"overall": {"n": 3, "n_confident": 3, "n_counted": 0, "accuracy": 0.5, "ece": 0.1}}')
+
+    assert read_metrics(path) == {OVERALL: Metrics(n=3, n_confident=3, n_counted=0, accuracy=0.5, ece=0.1)}
 
 
 def test_a_number_that_json_has_no_word_for_is_refused_and_the_old_file_kept(tmp_path: Path) -> None:
@@ -288,6 +328,13 @@ FULL = Metrics(
     ece=0.0555,
     ece_noise_floor=0.0066,
     ece_mass=0.777,
+    ece_debiased=0.0171,
+    smooth_ece=0.0181,
+    reliability=0.191,
+    resolution=0.212,
+    aurc=0.232,
+    excess_aurc=0.242,
+    coverage_at_risk_10=0.252,
     brier=0.888,
     best_brier=0.999,
     excess_brier=0.101,
@@ -299,13 +346,14 @@ FULL = Metrics(
     confidence_share_rank_correlation=-0.161,
 )
 BARE = Metrics(n=7, n_confident=0, n_counted=0)
-LAST_OF_HEADERS = ("accuracy", "best acc.", "ECE mass", "best Brier", "AUROC", "rank corr.")
+LAST_OF_HEADERS = ("accuracy", "best acc.", "ECE mass", "best Brier", "AUROC", "exc. AURC", "rank corr.")
 
 
 def test_each_number_stands_in_the_column_of_its_name() -> None:
     row = metrics_table([("stage3", FULL)]).splitlines()[2]
 
-    shown = "0.111 0.222 0.333 0.444 5.5 ±0.7 77.7 0.888 0.999 0.101 4.605 0.121 0.131 0.141 15 -0.161 2000"
+    shown = "0.111 0.222 0.333 0.444 5.5 ±0.7 77.7 1.7 1.8 0.888 0.999 0.101 0.191 0.212 4.605 0.121 0.232 0.242 0.252 "
+    shown += "0.131 0.141 15 -0.161 2000"
     assert row.split() == ["stage3", *shown.split()]
 
 

@@ -34,8 +34,12 @@ ONLY: Mapping[str, Sequence[str]] = {
     "configs": ("yaml", "pydantic"),
     "rewards": ("numpy",),
     "rewards/bins.py": ("numpy", "scipy", "sklearn"),
+    "rewards/bootstrap.py": ("numpy", "scipy"),
     "rewards/metrics.py": ("numpy", "scipy", "sklearn"),
+    "rewards/recalibration.py": ("numpy", "scipy", "sklearn"),
     "rewards/released/evaluator.py": ("numpy", "sklearn"),
+    "rewards/selective.py": ("numpy", "scipy"),
+    "rewards/smooth_ece.py": ("numpy", "scipy"),
 }
 # Runs before anything is installed, or looks at the installation.
 EXEMPT = ("cluster/setup",)

@@ -1,4 +1,4 @@
-"""Tests of rewards.outcomes, rewards.bins and rewards.metrics."""
+"""Tests of rewards.outcomes, rewards.bins, rewards.metrics and rewards.tasks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 
-from rewards.bins import calibration_error, equal_mass_bins, equal_width_bins, noise_floor
-from rewards.metrics import OVERALL, Metrics, by_task, metrics
+from rewards.bins import calibration_error, debiased_error, equal_mass_bins, equal_width_bins, noise_floor
+from rewards.metrics import Metrics, metrics
 from rewards.outcomes import Outcomes
+from rewards.tasks import MACRO, OVERALL, by_task, macro
 
 STATED = st.integers(0, 100).map(lambda percent: percent / 100)
 UNIT = st.floats(0, 1)
@@ -134,6 +135,40 @@ def test_always_certain_and_always_wrong_is_the_worst_error() -> None:
     assert found.ece == found.ece_mass == found.brier == 1.0
 
 
+def test_the_debiased_error_equals_its_value_by_hand() -> None:
+    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.2, 0.3])
+    correct = np.array([True, False, False, False, False, True])
+
+    error = debiased_error(confidence, correct, equal_width_bins(confidence, 2))
+
+    # squared gaps .65^2 and .25^2, of which (1/4 3/4) / 3 and (1/2 1/2) / 1 are chance
+    assert error == pytest.approx(math.sqrt((4 * (0.65**2 - 0.0625) + 2 * (0.25**2 - 0.25)) / 6))
+
+
+def test_an_error_that_chance_explains_is_none_once_debiased() -> None:
+    confidence, correct = np.full(4, 0.6), np.array([True, True, True, False])
+
+    assert debiased_error(confidence, correct, equal_width_bins(confidence, 10)) == 0.0
+
+
+def test_a_bin_of_one_outcome_cannot_be_debiased() -> None:
+    confidence, correct = np.array([0.95, 0.95, 0.1]), np.array([True, False, True])
+    bin_of = equal_width_bins(confidence, 10)
+
+    assert debiased_error(confidence, correct, bin_of) == debiased_error(confidence[:2], correct[:2], bin_of[:2])
+    assert debiased_error(confidence[:1], correct[:1], bin_of[:1]) is None
+
+
+def test_the_debiased_error_of_many_is_the_gap_there_is() -> None:
+    rng = np.random.default_rng(2)
+    confidence = rng.integers(3, 19, 20_000) / 20
+
+    for gap in (0.0, 0.1):
+        correct = rng.random(20_000) < confidence - gap
+        error = debiased_error(confidence, correct, equal_mass_bins(confidence, 10))
+        assert error == pytest.approx(gap, abs=0.006)
+
+
 def test_certain_confidences_have_no_noise_floor() -> None:
     confidence = np.array([0.0, 1.0, 1.0])
 
@@ -224,6 +259,32 @@ def test_brier_and_log_loss_equal_their_values_by_hand() -> None:
     assert found.log_loss == pytest.approx(-(math.log(0.8) + math.log(0.7) + math.log(0.01)) / 3)
 
 
+def test_what_other_files_compute_stands_under_its_own_name() -> None:
+    # of ten: two at .9, both right; six at .5, four of them right; two at .1, both wrong
+    right = ["a", "a", "a", "a", "a", "a", "b", "b", "b", "b"]
+    found = metrics(held(["a"] * 10, right, [0.9, 0.9] + [0.5] * 6 + [0.1] * 2), bins=5)
+
+    assert found.reliability == pytest.approx((2 * 0.1**2 + 6 * (1 / 6) ** 2 + 2 * 0.1**2) / 10)
+    assert found.resolution == pytest.approx((2 * 0.4**2 + 6 * (1 / 15) ** 2 + 2 * 0.6**2) / 10)
+    assert found.uncertainty == found.constant_brier == pytest.approx(0.24)
+    at_five_tenths = [2 / 6 * kept / (2 + kept) for kept in range(1, 7)]
+    assert found.aurc == pytest.approx((sum(at_five_tenths) + 3 / 9 + 4 / 10) / 10)
+    assert found.excess_aurc == pytest.approx(found.aurc - (1 / 7 + 2 / 8 + 3 / 9 + 4 / 10) / 10)
+    assert (found.coverage_at_risk_5, found.coverage_at_risk_10, found.coverage_at_risk_20) == (0.2, 0.2, 0.2)
+    assert found.ece_debiased == 0.0
+    assert found.smooth_ece is not None and 0.05 < found.smooth_ece <= 0.14
+
+
+def test_each_risk_has_its_own_coverage() -> None:
+    right = [True] * 30 + [True, False] * 3 + [False] * 2 + [True] * 2 + [False] * 10
+    confidence = [0.9] * 30 + [0.8] * 6 + [0.7] * 4 + [0.1] * 10  # 0 of 30, 3 of 36, 5 of 40, 15 of 50 wrong
+
+    found = metrics(held(["a"] * 50, ["a" if one else "b" for one in right], confidence))
+
+    coverages = (found.coverage_at_risk_5, found.coverage_at_risk_10, found.coverage_at_risk_20)
+    assert coverages == pytest.approx((30 / 50, 36 / 50, 40 / 50))
+
+
 def test_auroc_is_the_share_of_right_and_wrong_pairs_in_order() -> None:
     found = metrics(held(["a"] * 5, ["a", "a", "b", "b", "b"], [0.9, 0.4, 0.1, 0.4, 0.6]))
 
@@ -257,6 +318,8 @@ def test_without_confidences_calibration_is_undefined_and_accuracy_is_not() -> N
     for name in ("mean_confidence", "distinct_confidences", "ece", "ece_mass", "ece_noise_floor", "brier"):
         assert getattr(found, name) is None
     for name in ("log_loss", "auroc", "constant_brier", "best_brier", "excess_brier", "brier_expected"):
+        assert getattr(found, name) is None
+    for name in ("ece_debiased", "smooth_ece", "reliability", "resolution", "uncertainty", "aurc", "excess_aurc"):
         assert getattr(found, name) is None
 
 
@@ -386,16 +449,44 @@ def test_metrics_come_by_task_and_overall() -> None:
 
     found = by_task(outcomes, bins=5)
 
-    assert list(found) == ["x", "y", OVERALL]
-    assert [found[name].n for name in found] == [2, 1, 3]
+    assert list(found) == ["x", "y", MACRO, OVERALL]
+    assert [found[name].n for name in found] == [2, 1, 3, 3]
+    assert found[MACRO] == macro([found["x"], found["y"]])
     assert found["x"] == metrics(held(["a", "a"], ["a", "a"], [0.9, 0.7]), bins=5)
     assert found["y"].accuracy == 0.0
     assert found[OVERALL] == metrics(outcomes, bins=5)
 
 
-@pytest.mark.parametrize("name", ["overall", "ID VSA"])
-def test_a_task_may_not_take_the_name_of_the_whole_or_of_a_group(name: str) -> None:
-    with pytest.raises(ValueError, match="rename the task"):
+def test_a_task_alone_has_no_macro_average() -> None:
+    assert list(by_task(held(["a", "a"], ["a", "b"]))) == ["emoji", OVERALL]
+
+
+def test_a_macro_average_weighs_tasks_alike_and_adds_up_their_sizes() -> None:
+    large = metrics(held(["a"] * 4, ["a", "a", "a", "b"], [0.9, 0.8, 0.7, 0.6], [0.5] * 4, [0.5] * 4), bins=5)
+    small = metrics(held(["a", "a"], ["a", "b"], [0.5, 0.1]), bins=5)
+
+    found = macro([large, small])
+
+    assert (found.n, found.n_confident, found.n_counted) == (6, 6, 4)
+    assert found.accuracy == pytest.approx((0.75 + 0.5) / 2)
+    assert found.mean_confidence == pytest.approx((0.75 + 0.3) / 2)
+    assert (found.ece_bins, found.log_loss_clip) == (5, 0.01)
+    assert found.distinct_confidences is None
+
+
+def test_what_one_task_does_not_define_has_no_macro_average() -> None:
+    both, one_class = metrics(held(["a", "a"], ["a", "b"], [0.5, 0.1])), metrics(held(["a"], ["a"], [0.5]))
+
+    found = macro([both, one_class])
+
+    assert both.auroc is not None
+    assert found.auroc is None
+    assert found.brier is not None
+
+
+@pytest.mark.parametrize("name", [MACRO, OVERALL, "ID VSA"])
+def test_a_task_may_not_take_the_name_of_the_whole(name: str) -> None:
+    with pytest.raises(ValueError, match=f'task named "{name}".*rename the task'):
         by_task(held(["a"], ["a"], task=[name]))
 
 
@@ -405,7 +496,7 @@ def test_groups_of_vecbench_are_pooled_over_those_of_their_tasks_that_there_are(
 
     found = by_task(outcomes, bins=5)
 
-    assert list(found) == ["FI-2", "x", "WebEmo-2", "Artphoto-8", "ID VSA", "OOD VER", OVERALL]
+    assert list(found) == ["FI-2", "x", "WebEmo-2", "Artphoto-8", "ID VSA", "OOD VER", MACRO, OVERALL]
     assert found["ID VSA"] == metrics(held(["a", None, "a"], ["a"] * 3, [0.9, math.nan, 0.6]), bins=5)
     assert found["ID VSA"].accuracy == pytest.approx(2 / 3)  # the malformed one is a wrong one
     assert found["OOD VER"] == found["Artphoto-8"]

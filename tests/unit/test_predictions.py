@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from cluster.metrics_table import metrics_table
 from cluster.predictions import PredictionRow, PredictionsError, read_predictions, write_predictions
-from cluster.score import outcomes, score_file
+from cluster.score import outcomes
 from configs.schema import Response
-from rewards.metrics import OVERALL, Metrics
+from rewards.metrics import Metrics
+from rewards.tasks import MACRO, OVERALL
+from tests.unit.score_file import score_file
 
 FORM = Response(reasoning_elements=("element",))
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -50,14 +52,20 @@ NAME = TEXT.map(lambda text: "x" + text)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(NAME, NAME, TEXT, st.integers(0, 9), st.booleans()), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.tuples(NAME, NAME, TEXT, st.integers(0, 9), st.booleans(), st.none() | st.floats(0, 1)),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_what_is_written_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, str, str, int, bool]]
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, str, str, int, bool, float | None]]
 ) -> None:
     path = tmp_path_factory.mktemp("predictions") / "predictions.jsonl"
     rows = [
-        PredictionRow(name, task, (name, "other"), name, {name: votes, "other": 1}, response, truncated)
-        for name, task, response, votes, truncated in parts
+        PredictionRow(name, task, (name, "other"), name, {name: votes, "other": 1}, response, truncated, probability)
+        for name, task, response, votes, truncated, probability in parts
     ]
 
     write_predictions(path, rows)
@@ -68,7 +76,7 @@ def test_what_is_written_is_read_back(
 def test_a_row_of_the_file_has_the_documented_keys(tmp_path: Path) -> None:
     path = tmp_path / "new" / "predictions.jsonl"
 
-    write_predictions(path, [row(label="positive")])
+    write_predictions(path, [replace(row(label="positive"), answer_probability=0.25)])
 
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "id": "grin",
@@ -78,6 +86,7 @@ def test_a_row_of_the_file_has_the_documented_keys(tmp_path: Path) -> None:
         "counts": VOTES,
         "response": said("positive", "0.8"),
         "truncated": False,
+        "answer_probability": 0.25,
     }
 
 
@@ -144,6 +153,8 @@ GOOD = json.dumps({"task": "t", "candidates": ["a", "b"], "ground_truth": "a", "
         ({"counts": {"a": 1.5}}, "counts.a"),
         ({"counts": {"a": True}}, "counts.a"),
         ({"truncated": "no"}, "truncated"),
+        ({"answer_probability": 1.1}, "answer_probability"),
+        ({"answer_probability": math.nan}, "answer_probability"),
     ],
 )
 def test_a_bad_row_names_file_line_and_field(tmp_path: Path, change: dict[str, object], complaint: str) -> None:
@@ -247,6 +258,15 @@ def test_a_stage_1_model_has_answers_and_no_confidence(confidence: str | None) -
     assert held.share.tolist() == [0.8]
 
 
+def test_the_probability_of_an_answer_comes_along_where_it_is_known_and_there_is_an_answer() -> None:
+    rows = [replace(row(), answer_probability=0.4), row(), replace(row("joy"), answer_probability=0.4)]
+
+    held = outcomes(rows, FORM, annotator_draws=2, seed=0)
+
+    assert held.token_probability is not None
+    assert held.token_probability.tolist() == pytest.approx([0.4, 0.4, *[math.nan] * 4], nan_ok=True)
+
+
 def test_no_annotator_is_too_few() -> None:
     with pytest.raises(ValueError, match="annotator_draws = 0"):
         outcomes([row()], FORM, annotator_draws=0, seed=0)
@@ -259,8 +279,8 @@ def test_a_file_is_scored_by_task_and_overall(tmp_path: Path) -> None:
 
     found = score_file(path, FORM, annotator_draws=10, seed=3, bins=5)
 
-    assert list(found) == ["emoji", "words", OVERALL]
-    assert [one.n for one in found.values()] == [20, 1, 21]
+    assert list(found) == ["emoji", "words", MACRO, OVERALL]
+    assert [one.n for one in found.values()] == [20, 1, 21, 21]
     assert found["emoji"].malformed == 0.5
     assert found["emoji"].excess_brier == pytest.approx(0.0)
     assert found["words"].brier == pytest.approx(0.81)
@@ -296,8 +316,8 @@ def test_the_table_is_aligned_and_shows_what_is_undefined_as_a_dash() -> None:
 
     header, _, first, second, *_ = metrics_table([("stage 3 [seen]", full), ("stage 1", bare)]).splitlines()
 
-    assert first.split() == "stage 3 [seen] 0.500 - - - 4.1 ±2.5 - 0.200 - - - - - - 12 - 2000".split()
-    assert second.split() == ["stage", "1", "1.000", *["-"] * 14, "7"]
+    assert first.split() == "stage 3 [seen] 0.500 - - - 4.1 ±2.5 - - - 0.200 - - - - - - - - - - - 12 - 2000".split()
+    assert second.split() == ["stage", "1", "1.000", *["-"] * 21, "7"]
     assert len(first) == len(second) == len(header)
     assert header.index("accuracy") + len("accuracy") == first.index("0.500") + len("0.500")
 
@@ -313,11 +333,18 @@ def test_columns_of_the_table_stand_in_their_order() -> None:
         "F1",
         "ECE",
         "ECE mass",
+        "debiased",
+        "smooth",
         "Brier",
         "best Brier",
         "excess",
+        "reliab.",
+        "resol.",
         "log loss",
         "AUROC",
+        "AURC",
+        "exc. AURC",
+        "at 10%",
         "malformed",
         "mean c",
         "distinct",

@@ -510,4 +510,4 @@ def test_strict_mode_is_the_default_and_has_rows_for_the_groups(
 
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:6]]
     assert code == 0
-    assert names == ["FI-8", "x", "ID", "overall"]
+    assert names == ["FI-8", "x", "ID", "macro"]

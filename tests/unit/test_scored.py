@@ -2,40 +2,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from configs.schema import Response, Rewards, ScoringRule
 from rewards.parse import Malformed, render
 from rollout.prompts import Message, Prompt
 from rollout.scored import GroupScorer
 from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Trajectory, VersionSpan
+from tests.unit.byte_tokenizer import END, tokenizer
 from tests.unit.groups import same
 
-END = 0
 FORM = Response(reasoning_elements=("element",))
 FREE = Response(reasoning_elements=())
 CANDIDATES = ("negative", "neutral", "positive")
 PROMPT = Prompt("p7", "emoji", (Message("user", "How?"),), candidates=CANDIDATES)
 GOOD = render({"element": "a sun"}, "positive", "0.8")
-TAGS = [f"<{slash}{name}>" for name in ("think", "answer", "confidence", "element") for slash in ("", "/")]
-
-
-@cache
-def tokenizer() -> Tokenizer:
-    """The end token, the bytes and the tags, a token each."""
-    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({"<|im_end|>": END, **{name: id_ for id_, name in enumerate(bytes_, 1)}}, []))
-    made.add_special_tokens([AddedToken("<|im_end|>", special=True)])
-    made.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    return made
 
 
 def sample(text: str, reason: FinishReason = FinishReason.STOP) -> Sample:

@@ -1,0 +1,57 @@
+"""Metrics with bootstrap intervals as aligned plain text: of one run, and of two held against each other."""
+
+from __future__ import annotations
+
+from cluster.metrics_table import aligned
+from rewards.bootstrap import Difference, Interval, compare, intervals
+from rewards.outcomes import Outcomes
+
+_NAMES = {
+    "accuracy": "accuracy",
+    "mean_confidence": "mean c",
+    "ece": "ECE",
+    "brier": "Brier",
+    "excess_brier": "excess",
+    "auroc": "AUROC",
+    "aurc": "AURC",
+}
+
+
+def intervals_table(outcomes: Outcomes, resamples: int, seed: int, bins: int) -> str:
+    """A row for each metric of all tasks together; ECE in percent points. Raises as `intervals` does."""
+    found = intervals(outcomes, resamples, seed, bins)
+    rows = [(_NAMES[name], _shown(name, one.value), _range(name, one)) for name, one in found.items()]
+    legend = (
+        f"All tasks, {resamples} resamples of the prompts. A resample has more noise than the sample: "
+        "the ECE's interval lies high."
+    )
+    return "\n".join([aligned(["value", "95% interval"], rows), legend])
+
+
+def comparison_table(first: Outcomes, second: Outcomes, resamples: int, seed: int, bins: int) -> str:
+    """A row for each metric of two runs, A and B, over the same prompts. Raises as `compare` does."""
+    found = compare(first, second, resamples, seed, bins)
+    rows = [
+        (
+            _NAMES[name],
+            _shown(name, one.first),
+            _shown(name, one.second),
+            _shown(name, one.value, "+"),
+            _range(name, one, "+"),
+            f"{one.opposed:.3f}",
+        )
+        for name, one in found.items()
+    ]
+    legend = (
+        f"All tasks, {resamples} resamples of the prompts, the same for A and B. "
+        "Opposed: share of them with no difference, or one of the other sign."
+    )
+    return "\n".join([aligned(["A", "B", "B - A", "95% interval", "opposed"], rows), legend])
+
+
+def _range(name: str, found: Interval | Difference, sign: str = "") -> str:
+    return f"{_shown(name, found.low, sign)} to {_shown(name, found.high, sign)}"
+
+
+def _shown(name: str, value: float, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}" if name == "ece" else f"{value:{sign}.3f}"
