@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from configs.derive import Derived, derive, problems
 from configs.fields import describe
 from configs.schema import Recipe
-from rewards.mixing import safety
+from rewards.safety import safety
 
 _GIB = 2**30
 
@@ -75,7 +75,7 @@ def _memory(derived: Derived) -> Iterator[str]:
 def _mix(recipe: Recipe) -> Iterator[str]:
     rewards = recipe.rewards
     weights = ", ".join(f"{weight:g} x {name}" for name, weight in rewards.weights.model_dump().items())
-    against = f"answers against the {rewards.correctness}"
+    against = f"answers against the {rewards.reference}"
     yield (
         f"rewards  {weights}; {rewards.scoring_rule} score, credit {rewards.credit}, {against}, "
         f"{rewards.confidence_gradient} confidence gradient"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ import configs
 from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
 from configs.load import RecipeError, load_recipe
-from configs.schema import Recipe, Response
+from configs.schema import Preset, Recipe, Response
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,20 @@ def _parser() -> argparse.ArgumentParser:
     _takes_unconfident(score)
     score.set_defaults(default_of=score.get_default)
 
+    reward = _command(commands, "reward", _reward, "score rows of responses: try a mix of rewards on paper")
+    reward.add_argument("mix", help=f"a preset ({', '.join(Preset)}) or a recipe")
+    reward.add_argument("rows", type=Path, help="JSONL rows of response, ground_truth or counts, and candidates")
+    reward.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
+    reward.add_argument("--out", type=Path, help="write every raw part and the total as JSONL (default: print it)")
+
+    reweight = _command(commands, "reweight", _reweight, "change the reward weights of a running job at its next step")
+    reweight.add_argument("run", type=Path, help="the run's folder (a recipe's `output`)")
+    reweight.add_argument("changes", nargs="+", metavar="WEIGHT=NUMBER", help="such as calibration=0.5")
+
+    rescore = _command(commands, "rescore", _rescore, "what a run's rollouts would have been worth under another mix")
+    rescore.add_argument("run", type=Path, help="the run's folder (a recipe's `output`)")
+    rescore.add_argument("changes", nargs="+", metavar="SETTING=VALUE", help="such as calibration=0.5 or credit=joint")
+
     pipeline = _command(commands, "pipeline", _pipeline, "all three stages, each evaluated; goes on where it stopped")
     _takes_recipe(pipeline)
 
@@ -169,18 +184,12 @@ def _takes_unconfident(parser: argparse.ArgumentParser) -> None:
 def _recipe(options: argparse.Namespace) -> Recipe:
     """The recipe, refused where it cannot work or where its reward mix can be gamed."""
     from configs.derive import problems
-    from rewards.mixing import Severity, safety
+    from rewards.safety import refuse_unsafe
 
     recipe = load_recipe(options.recipe, options.overrides)
     if found := problems(recipe):
         raise ValueError("the recipe cannot work:\n" + "\n".join(f"  {problem}" for problem in found))
-    unsafe = [finding.message for finding in safety(recipe.rewards) if finding.severity is Severity.UNSAFE]
-    if unsafe and not recipe.rewards.allow_unsafe:
-        raise ValueError(
-            "\n  ".join(["the reward mix is unsafe (rewards.allow_unsafe: true runs it all the same):", *unsafe])
-        )
-    for message in unsafe:
-        logger.warning("UNSAFE REWARD MIX, run by rewards.allow_unsafe: %s", message)
+    refuse_unsafe(recipe.rewards)
     return recipe
 
 
@@ -294,6 +303,40 @@ def _pipeline(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_pipeline
 
     print(run_pipeline(_recipe(options)))
+    return 0
+
+
+def _reward(options: argparse.Namespace) -> int:
+    from cluster.reward_rows import mix_of, reward_rows
+    from rewards.correctness import is_correct
+    from rewards.safety import unsafe
+
+    rewards, form = mix_of(options.mix, options.overrides)
+    answers = reward_rows(options.rows, rewards, form, is_correct)
+    text = "".join(f"{json.dumps(answer, ensure_ascii=False)}\n" for answer in answers)
+    if options.out is None:
+        print(text, end="")
+    else:
+        options.out.write_text(text, encoding="utf-8")
+    for message in unsafe(rewards):
+        print(f"UNSAFE: {message}", file=sys.stderr)
+    return 0
+
+
+def _reweight(options: argparse.Namespace) -> int:
+    from cluster.live_weights import reweight, shown
+    from cluster.run_folder import RunFolder
+
+    before, after = reweight(RunFolder(options.run), options.changes)
+    print(f"{shown(after)} from the next step on; before: {shown(before)}")
+    return 0
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    from cluster.rescore import rescore, rescore_table
+    from cluster.run_folder import RunFolder
+
+    print(rescore_table(*rescore(RunFolder(options.run), options.changes)))
     return 0
 
 

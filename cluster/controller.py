@@ -33,6 +33,8 @@ import ray
 from cluster.checkpoints import CheckpointFolder
 from cluster.clocks import Clocks
 from cluster.learners import LearnerGroup
+from cluster.live_weights import LiveWeights
+from cluster.monitors import Monitor
 from cluster.pool import RolloutPool
 from cluster.records import GroupRecord
 from cluster.rewarding import RewardService
@@ -41,7 +43,7 @@ from cluster.step_metrics import batch_metrics, malformed_causes
 from cluster.transport import WeightUpdate
 from cluster.visits import Visits
 from cluster.waiting import WaitedTooLong
-from configs.schema import Recipe
+from configs.schema import Recipe, RewardWeights
 from learner.buffer import Buffer, Entry
 from learner.gate import AdmissionGate
 from learner.ledger import DropReason, Ledger
@@ -63,6 +65,7 @@ class Parts:
     rewards: RewardService
     learners: LearnerGroup
     checkpoints: CheckpointFolder
+    weights: LiveWeights
     log: RunLog
 
 
@@ -87,6 +90,7 @@ class Controller:
         self._stopping = False
         self._wake: asyncio.Task[None] | None = None
         self._clocks = Clocks()
+        self._monitor = Monitor()
 
     async def run(self) -> int:
         """Train; returns the version reached. Raises what any loop raised, with the others cancelled."""
@@ -160,12 +164,13 @@ class Controller:
             if batch is None:
                 break
             waited = time.perf_counter() - waiting
-            reports = await self._step(batch)
+            weights = self._parts.weights.current(self._version + 1)
+            reports = await self._step(batch, weights)
             records = [self._records.pop(entry.group_id) for entry in batch]
             self._buffer.release(entry.group_id for entry in batch)
             for entry in batch:
                 self._ledger.trained(entry.group_id, self._version)
-            self._log(records, reports, waited)
+            self._log(records, reports, weights, waited)
             self._version += 1
             if broadcast is not None:
                 await broadcast
@@ -194,13 +199,12 @@ class Controller:
             ) from None
         return found if isinstance(found, list) else None
 
-    async def _step(self, batch: list[Entry[ray.ObjectRef]]) -> list[RlReport]:
+    async def _step(self, batch: list[Entry[ray.ObjectRef]], weights: RewardWeights) -> list[RlReport]:
         """Groups are dealt to the ranks so that each gets about as many tokens."""
         ranks = self._parts.learners.size
         shares: list[list[Entry[ray.ObjectRef]]] = [[] for _ in range(ranks)]
         for entry in sorted(batch, key=lambda entry: -entry.tokens):
             min(shares, key=lambda share: (sum(e.tokens for e in share), len(share))).append(entry)
-        weights = self._recipe.rewards.weights
         ordered = [sorted(share, key=lambda entry: entry.group_id) for share in shares]
         return await self._parts.learners.call_each(
             "step", [([entry.payload for entry in share], weights) for share in ordered]
@@ -228,9 +232,11 @@ class Controller:
                     len(self._buffer.held),
                 )
 
-    def _log(self, records: list[GroupRecord], reports: list[RlReport], waited: float) -> None:
-        rewards = self._recipe.rewards
-        metrics = batch_metrics(records, self._version, rewards.weights, rewards)
+    def _log(self, records: list[GroupRecord], reports: list[RlReport], weights: RewardWeights, waited: float) -> None:
+        metrics = batch_metrics(records, self._version, weights, self._recipe.rewards)
+        for warning in self._monitor.look(metrics, self._version + 1):
+            logger.warning("step %d: %s", self._version + 1, warning)
+        mix = {f"weight/{name}": weight for name, weight in weights.model_dump().items()}
         first = reports[0]
         causes = {f"malformed/{cause}": float(n) for cause, n in malformed_causes(records).items()}
         drops = {f"dropped/{reason}": float(n) for reason, n in self._ledger.drop_counts().items()}
@@ -248,7 +254,7 @@ class Controller:
             "learner_wait_seconds": waited,
             "worker_restarts": float(self._parts.pool.restarts),
         }
-        self._parts.log.log(metrics | learner | self._clocks.read() | causes | drops, self._version + 1)
+        self._parts.log.log(metrics | mix | learner | self._clocks.read() | causes | drops, self._version + 1)
 
     async def _checkpoint(self) -> None:
         folder = self._parts.checkpoints.begin(self._version)
@@ -257,6 +263,7 @@ class Controller:
             "version": self._version,
             "ledger": self._ledger.state_dict(),
             "gate": self._gate.state_dict(),
+            "weights": self._parts.weights.current(self._version + 1).model_dump(),
         }
         self._parts.checkpoints.commit(self._version, state)
 
@@ -268,6 +275,7 @@ class Controller:
         await self._parts.learners.call("load_checkpoint", str(checkpoint.folder), "learner")
         self._ledger.load_state_dict(checkpoint.state["ledger"])
         self._gate.load_state_dict(checkpoint.state["gate"])
+        self._parts.weights.restore(checkpoint.state["weights"])
         self._version = self._confirmed = checkpoint.state["version"]
         self._reissue = list(self._ledger.outstanding())
         if self._version > 0:

@@ -89,7 +89,7 @@ class _JsonRow(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     id: str | int | None = None
-    task: VisibleText
+    task: VisibleText = "all"
     candidates: list[VisibleText] = []
     ground_truth: VisibleText | None = None
     counts: dict[VisibleText, Votes] = {}

@@ -51,6 +51,11 @@ class StageFolder:
         return self.path / "rollouts"
 
     @property
+    def weights(self) -> Path:
+        """The reward weights that `caliber reweight` asks for (stage 3)."""
+        return self.path / "reward_weights.json"
+
+    @property
     def seeds(self) -> Path:
         """Rows with seeded confidences (stage 2)."""
         return self.path / "seeded.jsonl"

@@ -42,10 +42,14 @@ class Column:
 class RunLog:
     """Writes a line a step; files are appended to, so a resumed run goes on in them."""
 
-    def __init__(self, folder: Path, stage: str, columns: Sequence[Column], recipe: Recipe) -> None:
+    def __init__(
+        self, folder: Path, stage: str, columns: Sequence[Column], recipe: Recipe, warnings: Sequence[str] = ()
+    ) -> None:
+        """`warnings` stand above the columns' names wherever those are written."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self._columns = columns
+        self._warnings = warnings
         self._lines = 0
         self._stage = stage
         self._wandb = _wandb_run(recipe.wandb, folder, stage, recipe)
@@ -55,6 +59,7 @@ class RunLog:
         if wrong := [name for name, value in metrics.items() if value is not None and not math.isfinite(value)]:
             raise ValueError(f"{self._stage}, step {step}: {', '.join(wrong)} not finite: training has diverged")
         if self._lines % _LINES_PER_HEADER == 0:
+            print("".join(f"{warning}\n" for warning in self._warnings), end="")
             print(
                 "  ".join([f"{self._stage:>8}", *(c.header.rjust(c.width) for c in self._columns)]),
                 flush=True,

@@ -44,6 +44,7 @@ def outcomes(
         share=np.array([reading.share for _, reading, _ in held], dtype=np.float64),
         best_share=np.array([reading.best_share for _, reading, _ in held], dtype=np.float64),
         token_probability=np.array([reading.token_probability for _, reading, _ in held], dtype=np.float64),
+        cause=[reading.cause for _, reading, _ in held],
     )
 
 
@@ -69,12 +70,13 @@ class _Reading:
     share: float
     best_share: float
     token_probability: float
+    cause: str | None
 
 
 def _read(row: PredictionRow, response: Response, require_confidence: bool) -> _Reading:
     parsed = parse(
         row.response,
-        elements=response.reasoning_elements,
+        response,
         candidates=row.candidates,
         truncated=row.truncated,
         require_confidence=require_confidence,
@@ -85,6 +87,7 @@ def _read(row: PredictionRow, response: Response, require_confidence: bool) -> _
         share=_share_of_answer(row, parsed),
         best_share=share(row.counts, majority(row.counts)) if row.counts else np.nan,
         token_probability=np.nan if parsed.answer is None else _or_nan(row.answer_probability),
+        cause=None if parsed.malformed is None else parsed.malformed.value,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def seed_by_agreement(
             confidence = _stated(votes[parsed.answer], len(kept), seeding, response.confidences, rng)
             stated = f"{text}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=stated))
-            confidences.append(float(confidence))
+            confidences.append(response.confidences[confidence])
     if not rows:
         raise ValueError("the stage-1 model gave no well-formed response: train it longer (stage1.steps)")
     return SeededRows(rows, confidences, skipped)
@@ -84,7 +84,7 @@ def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Re
             confidence = _stated(votes, total, seeding, response.confidences, rng)
             text = f"{prompt.response}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
-            confidences.append(float(confidence))
+            confidences.append(response.confidences[confidence])
     return SeededRows(rows, confidences, 0)
 
 
@@ -116,15 +116,15 @@ def _well_formed(prompt: Prompt, group: Group, response: Response) -> list[tuple
 def _parse(text: str, prompt: Prompt, response: Response, *, truncated: bool) -> ParsedResponse:
     return parse(
         text,
-        elements=response.reasoning_elements,
+        response,
         candidates=prompt.candidates,
         truncated=truncated,
         require_confidence=False,
     )
 
 
-def _stated(votes: int, total: int, seeding: Seeding, grid: Sequence[str], rng: np.random.Generator) -> str:
+def _stated(votes: int, total: int, seeding: Seeding, grid: Mapping[str, float], rng: np.random.Generator) -> str:
     """The grid's nearest to the share, or now and then to anything."""
     share = (votes + seeding.prior) / (total + 2 * seeding.prior)
     wanted = rng.uniform() if rng.uniform() < seeding.uniform_share else share
-    return grid[round(wanted * (len(grid) - 1))]
+    return min(grid, key=lambda stated: abs(grid[stated] - wanted))

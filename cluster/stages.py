@@ -14,6 +14,7 @@ from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
 from cluster.learner_actors import RlActor, SftActor
 from cluster.learners import LearnerGroup
+from cluster.live_weights import LiveWeights
 from cluster.pool import RolloutPool
 from cluster.quiet import ENVIRONMENT
 from cluster.rewarding import RewardService
@@ -27,6 +28,7 @@ from cluster.visits import Visits
 from cluster.waiting import together
 from configs.schema import Recipe, SeedSource, Sft
 from learner.scratch import build_scratch_model
+from rewards.safety import unsafe
 from rollout.chat import ImageLimits
 from rollout.emoji import build_emoji, check_emoji
 from rollout.engine import SamplingSettings
@@ -171,7 +173,7 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
     rl, limits = recipe.rl, ImageLimits.of(recipe.model, recipe.data)
     prompts = read_file(recipe, recipe.data.stage3)
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    visits = Visits(prompts, recipe.rewards.correctness, rl.samples_per_prompt, recipe.seed)
+    visits = Visits(prompts, recipe.rewards.reference, rl.samples_per_prompt, recipe.seed)
     async with AsyncExitStack() as cleanup:
         rewards = RewardService(recipe, model_dir, folder.rollouts)
         cleanup.push_async_callback(rewards.close)
@@ -180,8 +182,10 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
             rewards.start(),
         )
         cleanup.callback(learners.close)
-        log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe))
-        parts = Parts(visits, pool, rewards, learners, CheckpointFolder(folder.checkpoints), log)
+        warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
+        log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
+        checkpoints, weights = CheckpointFolder(folder.checkpoints), LiveWeights(folder.weights, recipe.rewards)
+        parts = Parts(visits, pool, rewards, learners, checkpoints, weights, log)
         controller = Controller(recipe, parts)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
         steps = await controller.run()

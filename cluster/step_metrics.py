@@ -11,7 +11,9 @@ from cluster.records import GroupRecord, SampleRecord
 from cluster.run_log import Column
 from configs.schema import Rewards, RewardWeights
 from rewards.bins import calibration_error, equal_width_bins
+from rewards.decomposition import decompose
 from rewards.mixing import combine
+from rewards.suspicion import entropy, sabotage_rate, values_in_use, weighted_mean
 
 COLUMNS = (
     Column("reward", "reward", 3),
@@ -21,6 +23,7 @@ COLUMNS = (
     Column("accuracy", "acc", 3),
     Column("confidence", "conf", 3),
     Column("confidence_sd", "sd", 3),
+    Column("distinct_confidences", "values", 0),
     Column("ece", "ECE pt", 1, 100),
     Column("brier", "Brier", 3),
     Column("malformed", "malf %", 1, 100),
@@ -47,6 +50,7 @@ def batch_metrics(
     return {
         **_reward_metrics(samples, weights, rewards),
         **_calibration_metrics(samples),
+        "sabotage": _sabotage_rate(records),
         **_lag_metrics(records, version),
         "truncated": _mean([sample.truncated for sample in samples]),
         "response_tokens": _mean([sample.response_tokens for sample in samples]),
@@ -77,18 +81,34 @@ def _calibration_metrics(samples: Sequence[SampleRecord]) -> dict[str, float | N
     stated = [s for s in samples if s.confidence is not None and s.correct is not None]
     found: dict[str, float | None] = {
         "malformed": _mean([s.malformed is not None for s in samples]),
-        "accuracy": _mean([s.correct == 1.0 for s in samples]),
+        "accuracy": _mean([s.correct or 0.0 for s in samples]),
     }
     if not stated:
         return found
     confidence = np.array([s.confidence for s in stated], dtype=np.float64)
-    correct = np.array([s.correct == 1.0 for s in stated])
+    correct = np.array([s.correct for s in stated], dtype=np.float64)
+    parts = decompose(confidence, correct)
     return found | {
         "confidence": float(confidence.mean()),
         "confidence_sd": float(confidence.std()),
+        "confidence_right": weighted_mean(confidence, correct),
+        "confidence_wrong": weighted_mean(confidence, 1 - correct),
+        "confidence_entropy": entropy(confidence),
+        "distinct_confidences": float(values_in_use(confidence, len(samples))),
         "ece": calibration_error(confidence, correct, equal_width_bins(confidence, _BINS)),
         "brier": float(np.mean((confidence - correct) ** 2)),
+        "reliability": parts.reliability,
+        "resolution": parts.resolution,
     }
+
+
+def _sabotage_rate(records: Sequence[GroupRecord]) -> float | None:
+    named = [(number, sample) for number, record in enumerate(records) for sample in record.scored]
+    return sabotage_rate(
+        [str(number) for number, _ in named],
+        [sample.answer for _, sample in named],
+        np.array([np.nan if sample.confidence is None else sample.confidence for _, sample in named]),
+    )
 
 
 def _lag_metrics(records: Sequence[GroupRecord], version: int) -> dict[str, float | None]:

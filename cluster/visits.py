@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.schema import CorrectnessKind
+from configs.schema import Reference
 from rewards.correctness import draw_annotator
 from rollout.prompts import Prompt
 from rollout.worker import Visit
@@ -20,11 +20,9 @@ class Visits:
     that is sampled again after a failure meets the same annotator.
     """
 
-    def __init__(
-        self, prompts: Sequence[Prompt], correctness: CorrectnessKind, samples_per_prompt: int, seed: int
-    ) -> None:
+    def __init__(self, prompts: Sequence[Prompt], reference: Reference, samples_per_prompt: int, seed: int) -> None:
         self._prompts = prompts
-        self._correctness = correctness
+        self._reference = reference
         self._samples = samples_per_prompt
         self._seed = seed
         self._order: tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]] | None = None
@@ -48,6 +46,6 @@ class Visits:
         return self._prompts[int(self._order[1][position])]
 
     def _target(self, prompt: Prompt, group_id: int) -> str | None:
-        if self._correctness is CorrectnessKind.LABEL or not prompt.counts:
+        if self._reference is not Reference.ANNOTATOR or not prompt.counts:
             return prompt.label
         return draw_annotator(prompt.counts, np.random.default_rng([self._seed, 3, group_id]))

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from math import ceil
 
 from configs.memory import Memory, estimate_memory, kv_bytes_per_token, parameter_count
-from configs.schema import ConfidenceGradient, Recipe, ScratchModel, SeedSource
+from configs.schema import (
+    ConfidenceGradient,
+    ConfidenceScale,
+    Credit,
+    Reading,
+    Recipe,
+    Reference,
+    ScoringRule,
+    ScratchModel,
+    SeedSource,
+)
 
 __all__ = ["Derived", "Memory", "derive", "parameter_count", "problems"]
 
@@ -57,7 +67,7 @@ def derive(recipe: Recipe, parameters: int | None = None) -> Derived:
 
 def problems(recipe: Recipe) -> list[str]:
     """Combinations of valid settings that cannot work, each with the key to change and the remedy."""
-    checks = (_batch_problems, _length_problems, _device_problems, _tree_problems, _data_problems)
+    checks = (_batch_problems, _length_problems, _device_problems, _reward_problems, _data_problems)
     found = [problem for check in checks for problem in check(recipe)]
     if recipe.model.scratch is not None:
         found += _width_problems(recipe.model.scratch)
@@ -126,12 +136,37 @@ def _device_problems(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _tree_problems(recipe: Recipe) -> Iterator[str]:
-    exact = recipe.rewards.confidence_gradient is ConfidenceGradient.EXACT
+def _reward_problems(recipe: Recipe) -> Iterator[str]:
+    rewards = recipe.rewards
+    exact, strict = rewards.confidence_gradient is ConfidenceGradient.EXACT, rewards.reading is Reading.STRICT
     if exact and recipe.learner.attention not in ("sdpa", "eager"):
         yield (
             f"learner.attention: {recipe.learner.attention} takes no tree mask, which rewards.confidence_gradient "
             "exact needs; set it to sdpa or eager, or the gradient to sampled"
+        )
+    if exact and not strict:
+        yield (
+            "rewards.confidence_gradient: exact goes over the strict reading's grid, and rewards.reading is "
+            f"{rewards.reading}; set the gradient to sampled, or the reading to strict"
+        )
+    if strict and rewards.scoring_rule is ScoringRule.UNCLIPPED_LOG:
+        yield (
+            "rewards.scoring_rule: unclipped_log is infinite at 0 and 1, which the strict reading takes; set it to log"
+        )
+    if not strict and recipe.response.confidence_scale is not ConfidenceScale.DECIMAL:
+        yield (
+            f"response.confidence_scale: {recipe.response.confidence_scale} is none that rewards.reading "
+            f"{rewards.reading} reads; set it to decimal, or the reading to strict"
+        )
+    if not strict and (rewards.reference is Reference.SHARES or rewards.target.annotators):
+        yield (
+            f"rewards.reading: {rewards.reading} holds answers against one label and knows no shares; set "
+            "rewards.reference to label or annotator and rewards.target to its outcome, or the reading to strict"
+        )
+    if rewards.divide_by_std and rewards.credit is Credit.APART:
+        yield (
+            "rewards.divide_by_std: what is divided is the whole reward, and credit is apart; set it to false, or "
+            "rewards.credit to joint"
         )
 
 

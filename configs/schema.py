@@ -7,81 +7,60 @@ confidences between them, reinforcement learning and evaluation. All sections ar
 
 from __future__ import annotations
 
-from decimal import Decimal
-from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from configs.choices import (
+    Baseline,
+    ConfidenceGradient,
+    ConfidenceScale,
+    Credit,
+    Precision,
+    Preset,
+    Reading,
+    Reference,
+    ScoringRule,
+    SeedSource,
+    WandbMode,
+)
+from configs.response import Response
+from configs.reward_settings import MalformedParts, Rewards, RewardService, RewardWeights, TargetMix
+from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section, Share
 
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Precision(StrEnum):
-    """Arithmetic of weights and activations."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-class CorrectnessKind(StrEnum):
-    """What an answer is held against."""
-
-    LABEL = "label"  # the reference's label; the most frequent one where there are counts
-    ANNOTATOR = "annotator"  # one annotator's judgement, drawn afresh for each visit of a prompt
-
-
-class ScoringRule(StrEnum):
-    """Strictly proper scores of a stated confidence."""
-
-    BRIER = "brier"
-    LOG = "log"
-    SPHERICAL = "spherical"
-
-
-class Credit(StrEnum):
-    """Which tokens a reward part is credited to."""
-
-    APART = "apart"  # confidence tokens: calibration; all others: correctness
-    JOINT = "joint"  # every token: the weighted sum
-
-
-class ConfidenceGradient(StrEnum):
-    """How the expected reward of the confidence tokens is differentiated."""
-
-    SAMPLED = "sampled"  # through the confidence that was sampled
-    EXACT = "exact"  # through the policy's probability of every confidence of the grid
-
-
-class Baseline(StrEnum):
-    """What is subtracted from a reward within its group."""
-
-    MEAN = "mean"
-    LEAVE_ONE_OUT = "leave_one_out"
-
-
-class SeedSource(StrEnum):
-    """Where the confidences of stage 2 come from."""
-
-    AGREEMENT = "agreement"  # share of the stage-1 model's own samples that give the same answer
-    ANNOTATORS = "annotators"  # annotators' share of the answer
-
-
-class WandbMode(StrEnum):
-    """Where Weights & Biases keeps a run."""
-
-    DISABLED = "disabled"
-    OFFLINE = "offline"  # files in the run's folder
-    ONLINE = "online"
+__all__ = [
+    "Baseline",
+    "ConfidenceGradient",
+    "ConfidenceScale",
+    "Credit",
+    "Data",
+    "EmojiData",
+    "Engine",
+    "Evaluation",
+    "Learner",
+    "MalformedParts",
+    "Model",
+    "Optimizer",
+    "Precision",
+    "Preset",
+    "Reading",
+    "Recipe",
+    "Reference",
+    "Response",
+    "RewardService",
+    "RewardWeights",
+    "Rewards",
+    "Rl",
+    "ScoringRule",
+    "ScratchModel",
+    "Section",
+    "SeedSource",
+    "Seeding",
+    "Sft",
+    "TargetMix",
+    "Wandb",
+    "WandbMode",
+]
 
 
 class ScratchModel(Section):
@@ -174,28 +153,6 @@ class Data(Section):
     """Pictures larger than this are refused before they are decoded, million pixels."""
     emoji: EmojiData | None = None
     """Build the emoji set into `root` when it is not there."""
-
-
-class Response(Section):
-    """The form of a response: `<think>` with its elements, `<answer>`, `<confidence>`."""
-
-    reasoning_elements: tuple[str, ...] = ("element", "human", "context", "interaction", "analysis")
-    """Tags that the reasoning holds, in order, each once; may be empty."""
-    confidence_step: Annotated[float, Field(ge=0.001, le=0.5)] = 0.01
-    """Stage 2 states confidences in multiples of this, a divisor of 1; a coarse grid is learned sooner."""
-
-    @field_validator("confidence_step")
-    @classmethod
-    def _divides_one(cls, step: float) -> float:
-        if 1 % Decimal(str(step)) != 0:
-            raise ValueError(f"1 is no multiple of {step}: confidences are 0, {step}, ... up to 1; try 0.05 or 0.01")
-        return step
-
-    @property
-    def confidences(self) -> tuple[str, ...]:
-        """The grid as it is stated, with as many decimals as the step has: 0.00, 0.05, ... 1.00."""
-        step = Decimal(str(self.confidence_step))
-        return tuple(f"{step * k:f}" for k in range(int(1 / step) + 1))
 
 
 class Optimizer(Section):
@@ -303,51 +260,6 @@ class Engine(Section):
     """Room for keys and values, GiB (CPU only)."""
     enforce_eager: bool = True
     """Skip compilation and graphs: slower generation, faster start."""
-
-
-class RewardService(Section):
-    """Ray actors that score responses."""
-
-    workers: PositiveInt = 1
-    """Reward workers."""
-    cpus_per_worker: NonNegativeFloat = 0.25
-    """Ray CPUs a worker reserves."""
-    seconds_per_group: PositiveFloat = 30.0
-    """Time limit for scoring one group."""
-
-
-class RewardWeights(Section):
-    """Weights of the raw reward parts; applied after the buffer, by `rewards.mixing.combine` alone."""
-
-    correctness: NonNegativeFloat = 1.0
-    """1 for a right answer, else 0."""
-    calibration: NonNegativeFloat = 1.0
-    """The scoring rule's value."""
-    format: NonNegativeFloat = 1.0
-    """1 for a well-formed response, else 0."""
-
-
-class Rewards(Section):
-    """What is rewarded, and where the credit goes."""
-
-    correctness: CorrectnessKind = CorrectnessKind.LABEL
-    """What an answer is held against."""
-    scoring_rule: ScoringRule = ScoringRule.BRIER
-    """How a stated confidence is scored."""
-    log_clip: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """The log score's confidence is clipped to [log_clip, 1 - log_clip]."""
-    weights: RewardWeights = RewardWeights()
-    """Weights of the parts."""
-    credit: Credit = Credit.APART
-    """Which tokens a part is credited to."""
-    baseline: Baseline = Baseline.MEAN
-    """Baseline of the advantages."""
-    confidence_gradient: ConfidenceGradient = ConfidenceGradient.SAMPLED
-    """Exact: no noise from the confidence that happened to be sampled, for a few more tokens in the learner."""
-    confidence_token_weight: PositiveFloat = 1.0
-    """Weight of a confidence token in the loss, beside 1 for every other."""
-    allow_unsafe: bool = False
-    """Run a mix that the safety check refuses."""
 
 
 class Rl(Section):

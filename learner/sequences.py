@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from configs.schema import Credit, Rewards, RewardWeights
+from configs.schema import Rewards, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence, collate, split_by_length
 from learner.tree import Branches, ConfidenceTree
-from rewards.mixing import advantages, combine, confidence_advantages, confidence_values
+from rewards.mixing import combine, confidence_values, credits
 from rollout.chat import ChatFormat, Expanded
 from rollout.prompts import Prompt
 from rollout.trajectory import Group, Score, Trajectory
@@ -74,8 +74,7 @@ def rl_sequences(
 ) -> list[TrainingSequence]:
     """The group's trajectories with an advantage for each token.
 
-    With credit apart, confidence tokens get the advantage of the calibration score among well-formed
-    responses and all others that of the rest; jointly, all tokens get that of the sum. A trajectory without
+    `rewards.mixing.credits` says which. A trajectory without
     a score has weight 0: it is not trained on, and every rank has something to put through the model.
     With a tree, the sampled confidence tokens get no advantage; the branches that hang on their place stand for them.
     Where the policy spelt the tag otherwise than the tree begins, the sampled tokens stay.
@@ -88,12 +87,12 @@ def rl_sequences(
             "limits of its pictures the same on both sides?"
         )
     scores = [t.score for t in group.trajectories if t.score is not None]
-    credits = iter(_credits(scores, weights, rewards))
+    found = iter(_credits(scores, weights, rewards))
     return [
         _rl_sequence(
             t,
             expanded,
-            next(credits) if t.score is not None else None,
+            next(found) if t.score is not None else None,
             rewards.confidence_token_weight,
             _branches(t, weights, rewards, tree),
         )
@@ -105,41 +104,34 @@ def _branches(
     trajectory: Trajectory, weights: RewardWeights, rewards: Rewards, tree: ConfidenceTree | None
 ) -> Branches | None:
     score = trajectory.score
-    if tree is None or score is None or score.confidence_span is None or score.correct is None:
+    if tree is None or score is None or score.confidence_span is None or score.target is None:
         return None
     anchor = score.confidence_span.start - 1
     if anchor < 0 or trajectory.sample.tokens[anchor] != tree.before:
         return None
-    values = confidence_values(tree.confidences, score.correct, weights, rewards)
+    values = confidence_values(tree.confidences, score.target, weights, rewards)
     return Branches(tree, anchor, values, rewards.confidence_token_weight)
 
 
-class Credits(NamedTuple):
+class _Credit(NamedTuple):
     """Advantages of one trajectory."""
 
     answer: float  # of every token but the confidence's
     confidence: float  # of the confidence tokens
 
 
-def _credits(scores: Sequence[Score], weights: RewardWeights, rewards: Rewards) -> list[Credits]:
-    parts = {
-        name: np.array([score.parts[name] for score in scores], dtype=np.float64) for name in RewardWeights.model_fields
-    }
+def _credits(scores: Sequence[Score], weights: RewardWeights, rewards: Rewards) -> list[_Credit]:
+    parts = {name: np.array([score.parts[name] for score in scores]) for name in RewardWeights.model_fields}
     well_formed = np.array([score.malformed is None for score in scores], dtype=bool)
-    mixed = combine(parts, well_formed, weights, rewards.credit)
-    answer = advantages(mixed.answer, rewards.baseline, np.ones(len(scores), dtype=bool))
-    if rewards.credit is Credit.JOINT:
-        confidence = advantages(mixed.confidence, rewards.baseline, well_formed)
-    else:
-        stated, right = (np.array([getattr(s, name) or 0.0 for s in scores]) for name in ("confidence", "correct"))
-        confidence = weights.calibration * confidence_advantages(stated, right, rewards, well_formed)
-    return [Credits(float(a), float(c)) for a, c in zip(answer, confidence, strict=True)]
+    stated, target = (np.array([getattr(s, name) or 0.0 for s in scores]) for name in ("confidence", "target"))
+    found = credits(combine(parts, well_formed, weights, rewards.credit), stated, target, weights, rewards)
+    return [_Credit(float(a), float(c)) for a, c in zip(found.answer, found.confidence, strict=True)]
 
 
 def _rl_sequence(
     trajectory: Trajectory,
     expanded: Expanded,
-    credits: Credits | None,
+    credit: _Credit | None,
     confidence_token_weight: float,
     branches: Branches | None,
 ) -> TrainingSequence:
@@ -147,9 +139,9 @@ def _rl_sequence(
     mask: NDArray[np.bool_] = np.zeros(len(sample.tokens), dtype=bool)
     if score is not None and score.confidence_span is not None:
         mask[score.confidence_span.start : score.confidence_span.end] = True
-    gained = credits or Credits(0.0, 0.0)
+    gained = credit or _Credit(0.0, 0.0)
     confidence = 0.0 if branches is not None else gained.confidence
-    trained = np.where(mask, confidence_token_weight, 1.0) if credits is not None else np.zeros(len(mask))
+    trained = np.where(mask, confidence_token_weight, 1.0) if credit is not None else np.zeros(len(mask))
     return TrainingSequence(
         prompt=expanded,
         response_tokens=sample.tokens,

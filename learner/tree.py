@@ -8,7 +8,7 @@ else. Their log-probabilities give the expected score, and its gradient without 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,19 +35,25 @@ class ConfidenceTree:
     paths: NDArray[np.int64]  # [K, D] edges of each confidence; E stands for none
 
 
-def confidence_tree(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> ConfidenceTree:
-    """The tree of the confidences `texts`, spelt as the tokenizer spells them inside their tags.
+def confidence_tree(tokenizer: PreTrainedTokenizerBase, grid: Mapping[str, float]) -> ConfidenceTree:
+    """The tree of a grid's confidences, by how they are stated, spelt as the tokenizer spells them inside their tags.
 
     A token that holds the tag's end and the number's begin, or the number's end and the closing tag's begin, is
-    part of the path. Raises ValueError where one confidence's tokens are or begin another's.
+    part of the path; where one confidence begins another, as words do, each path goes on to the closing tag.
+    Raises ValueError where two confidences are the same tokens.
     """
-    spelt = [_spell(tokenizer, text) for text in texts]
+    spelt = [_spell(tokenizer, text) for text in grid]
     common = 0
     while len({tuple(ids[: common + 1]) for ids, _, _ in spelt}) == 1 and common < min(first for _, first, _ in spelt):
         common += 1
     if common == 0:
-        raise ValueError(f"in tokens, {_BEFORE} has no beginning that {', '.join(texts)} share; the tree hangs on it")
-    return _grow([ids[common:end] for ids, _, end in spelt], spelt[0][0][common - 1], [float(text) for text in texts])
+        raise ValueError(f"in tokens, {_BEFORE} has no beginning that {', '.join(grid)} share; the tree hangs on it")
+    paths = [ids[common:end] for ids, _, end in spelt]
+    if _overlap(paths):
+        paths = [ids[common : end + 1] for ids, _, end in spelt]
+    if _overlap(paths):
+        raise ValueError(f"in tokens, {', '.join(grid)} are not different: change response's confidences")
+    return _grow(paths, spelt[0][0][common - 1], [*grid.values()])
 
 
 def _spell(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], int, int]:
@@ -59,10 +65,15 @@ def _spell(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], in
     return list(made["input_ids"]), first, last + 1
 
 
+def _overlap(paths: Sequence[list[int]]) -> bool:
+    """Whether a path is another, or begins it: their probabilities would not add up."""
+    whole = {tuple(path) for path in paths}
+    begun = {tuple(path[:length]) for path in paths for length in range(1, len(path))}
+    return len(whole) < len(paths) or not whole.isdisjoint(begun)
+
+
 def _grow(paths: Sequence[list[int]], before: int, confidences: Sequence[float]) -> ConfidenceTree:
     inner = sorted({tuple(path[:length]) for path in paths for length in range(1, len(path))}, key=len)
-    if len(whole := {tuple(path) for path in paths}) < len(paths) or not whole.isdisjoint(inner):
-        raise ValueError("a confidence's tokens are or begin another's: their probabilities would overlap")
     nodes = {(): 0} | {node: number for number, node in enumerate(inner, start=1)}
     edges = sorted({tuple(path[: length + 1]) for path in paths for length in range(len(path))})
     number_of = {edge: number for number, edge in enumerate(edges)}

@@ -35,7 +35,9 @@ def equal_mass_bins(confidence: NDArray[np.float64], bins: int) -> NDArray[np.in
     return twice_middle * bins // (2 * len(confidence))
 
 
-def calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bin_of: NDArray[np.intp]) -> float:
+def calibration_error(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_] | NDArray[np.float64], bin_of: NDArray[np.intp]
+) -> float:
     """ECE in [0, 1] of [n] confidences against [n] outcomes over the bins [n]; n >= 1."""
     gaps = np.bincount(bin_of, weights=confidence - correct)
     return float(np.abs(gaps).sum() / len(confidence))

@@ -27,7 +27,9 @@ class Decomposition:
 
 
 def decompose(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bin_of: NDArray[np.intp] | None = None
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_] | NDArray[np.float64],
+    bin_of: NDArray[np.intp] | None = None,
 ) -> Decomposition:
     """The parts of the Brier score of [n] confidences against [n] outcomes; n >= 1.
 

@@ -13,6 +13,8 @@ confidences) is None, never 0. Errors and scores are fractions of 1, not points.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,10 +28,10 @@ from rewards.decomposition import decompose
 from rewards.outcomes import Outcomes
 from rewards.selective import aurc, coverage_at_risk, excess_aurc
 from rewards.smooth_ece import smooth_ece
+from rewards.suspicion import entropy, sabotage_rate, values_in_use, weighted_mean
 from rewards.tally import tally
 
 LOG_LOSS_CLIP = 0.01  # a certain, wrong answer costs 4.6 nats, not infinity; the recipes' default log_clip
-IN_USE = 0.01  # share of the responses that must state a confidence for it to count as used
 MALFORMED = ""  # a missing answer in scikit-learn's label arrays; `Outcomes` holds no empty truth
 
 
@@ -45,8 +47,13 @@ class Metrics:
     balanced_accuracy: float | None = None  # mean recall of the classes that occur as truth
     weighted_f1: float | None = None  # F1 of each class, weighted by how often it is the truth
     malformed: float | None = None  # share without an answer
+    malformed_causes: Mapping[str, float] | None = None  # the same by `rewards.parse.Malformed`, those that there are
 
     mean_confidence: float | None = None
+    confidence_right: float | None = None  # mean confidence of right answers
+    confidence_wrong: float | None = None  # and of wrong ones
+    confidence_entropy: float | None = None  # nats, of the stated values to 2 decimals
+    sabotage: float | None = None  # share outside their prompt's majority with a confidence under 0.1
     distinct_confidences: int | None = None  # values, to 2 decimals, that at least 1% of all responses state
     ece_bins: int | None = None  # bins asked for in ece and ece_mass
     ece: float | None = None  # bins of equal width
@@ -105,6 +112,7 @@ def _answer_metrics(outcomes: Outcomes) -> Metrics:
         balanced_accuracy=float(recall_score(truth, answer, labels=classes, average="macro")),
         weighted_f1=float(f1_score(truth, answer, labels=classes, average="weighted", zero_division=0)),
         malformed=float(np.mean([given is None for given in outcomes.answer])),
+        malformed_causes=_shares_of_causes(outcomes),
     )
 
 
@@ -121,7 +129,11 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
     return replace(
         found,
         mean_confidence=float(confidence.mean()),
-        distinct_confidences=_values_in_use(confidence, found.n),
+        confidence_right=weighted_mean(confidence, correct.astype(np.float64)),
+        confidence_wrong=weighted_mean(confidence, (~correct).astype(np.float64)),
+        confidence_entropy=entropy(confidence),
+        sabotage=sabotage_rate(outcomes.prompt_id, outcomes.answer, outcomes.confidence),
+        distinct_confidences=values_in_use(confidence, found.n),
         ece_bins=bins,
         ece=calibration_error(confidence, correct, width),
         ece_mass=calibration_error(confidence, correct, mass),
@@ -142,6 +154,13 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
         coverage_at_risk_10=float(coverage_at_risk(counts, 0.1)),
         coverage_at_risk_20=float(coverage_at_risk(counts, 0.2)),
     )
+
+
+def _shares_of_causes(outcomes: Outcomes) -> dict[str, float] | None:
+    if outcomes.cause is None:
+        return None
+    causes = Counter(cause for cause in outcomes.cause if cause is not None)
+    return {cause: count / len(outcomes) for cause, count in causes.most_common()}
 
 
 def _with_annotators(found: Metrics, outcomes: Outcomes) -> Metrics:
@@ -167,12 +186,6 @@ def _with_annotators(found: Metrics, outcomes: Outcomes) -> Metrics:
         brier_expected=float((share * (1 - confidence) ** 2 + (1 - share) * confidence**2).mean()),
         confidence_share_rank_correlation=_rank_correlation(confidence, share),
     )
-
-
-def _values_in_use(confidence: NDArray[np.float64], responses: int) -> int:
-    """Number of confidences, to 2 decimals, that at least IN_USE of the responses state."""
-    _, stated = np.unique(np.rint(confidence * 100), return_counts=True)
-    return int((stated >= IN_USE * responses).sum())
 
 
 def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

@@ -30,10 +30,11 @@ class Outcomes:
     share: NDArray[np.float64]  # [n] annotators' share of the answer, 0 if malformed; nan: counts unknown
     best_share: NDArray[np.float64]  # [n] annotators' share of the majority's candidate; nan: counts unknown
     token_probability: NDArray[np.float64] | None = None  # [n] of the answer's tokens; nan: malformed or unknown
+    cause: Sequence[str | None] | None = None  # [n] why it is malformed; None: it is not, or unknown
 
     def __post_init__(self) -> None:
         numbers = [name for name in _NUMBERS if getattr(self, name) is not None]
-        for name in ("task", "answer", "truth", *numbers):
+        for name in ("task", "answer", "truth", *numbers, *(["cause"] if self.cause is not None else [])):
             length = len(getattr(self, name))
             if length != len(self):
                 raise ValueError(f"outcomes: got {length} entries of {name}, expected {len(self)}, one a prompt_id")
@@ -80,6 +81,7 @@ class Outcomes:
             share=self.share[kept],
             best_share=self.best_share[kept],
             token_probability=None if self.token_probability is None else self.token_probability[kept],
+            cause=None if self.cause is None else [self.cause[i] for i in kept],
         )
 
 

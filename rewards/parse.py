@@ -1,10 +1,10 @@
 """Reads a response's form. One strict parser for training and evaluation, and its inverse.
 
     response   = space <think> reasoning </think> space <answer> text </answer> space
-                 <confidence> number </confidence> space
+                 <confidence> space confidence space </confidence> space
     reasoning  = (space <name> text </name>)* space   one pair for each reasoning element, in order
                | text                                 where there are no reasoning elements
-    number     = a decimal in [0, 1], such as 0, 0.62 or 1.0: ASCII digits, at most six decimals
+    confidence = what `rewards.confidence` reads: 0.62, 62% or a word, by the recipe's scale
     space      = any amount of ASCII white space
 
 No text may hold one of the grammar's own tags, so that a form quoted in the reasoning can never
@@ -21,13 +21,13 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import islice, pairwise
 
+from configs.response import Response
+from rewards.confidence import SPACE, read_confidence
 from rewards.correctness import normalise_answer
 
 MAX_CHARACTERS = 1_000_000  # far above any response of a sane length limit; keeps the cost of a parse bounded
-SPACE = " \t\n\r\f\v"
 OUTER_TAGS = ("think", "answer", "confidence")
 
-_NUMBER = re.compile(r"0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?")
 _ELEMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 CharSpan = tuple[int, int]  # characters [start, end)
@@ -48,6 +48,7 @@ class Malformed(StrEnum):
     EMPTY_ANSWER = "empty_answer"  # no visible character
     NOT_A_CANDIDATE = "not_a_candidate"
     BAD_CONFIDENCE = "bad_confidence"
+    NOT_AS_RELEASED = "not_as_released"  # by the rules of a released code, which tell no causes apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,13 @@ class ParsedResponse:
 
 def parse(
     text: str,
+    form: Response,
     *,
-    elements: Sequence[str],
     candidates: Sequence[str],
     truncated: bool = False,
     require_confidence: bool = True,
 ) -> ParsedResponse:
-    """Read a response; never raises on its text, and takes time linear in it.
+    """Read a response of the form; never raises on its text, and takes time linear in it.
 
     With no `candidates` any visible answer goes. Without `require_confidence` (stage 1) the confidence
     may be absent; one that is there must still be valid. Raises ValueError for elements that cannot be tags.
@@ -80,16 +81,16 @@ def parse(
         return ParsedResponse(Malformed.TRUNCATED)
     if len(text) > MAX_CHARACTERS:
         return ParsedResponse(Malformed.TOO_LONG)
-    contents = _contents(text, tuple(elements), require_confidence)
+    contents = _contents(text, form.reasoning_elements, require_confidence)
     if isinstance(contents, Malformed):
         return ParsedResponse(contents)
     answer = _answer(text[slice(*contents["answer"])], candidates)
     if isinstance(answer, Malformed):
         return ParsedResponse(answer)
     confidence_span = contents.get("confidence")
-    confidence = _confidence(text[slice(*confidence_span)]) if confidence_span else None
-    if isinstance(confidence, Malformed):
-        return ParsedResponse(confidence)
+    confidence = read_confidence(text[slice(*confidence_span)], form) if confidence_span else None
+    if confidence_span and confidence is None:
+        return ParsedResponse(Malformed.BAD_CONFIDENCE)
     return ParsedResponse(
         malformed=None,
         reasoning=text[slice(*contents["think"])],
@@ -111,7 +112,8 @@ def render(reasoning: Mapping[str, str], answer: str, confidence: str | None) ->
     text = f"<think>{inner}</think><answer>{answer}</answer>"
     if confidence is not None:
         text += f"<confidence>{confidence}</confidence>"
-    parsed = parse(text, elements=tuple(reasoning), candidates=(), require_confidence=confidence is not None)
+    form = Response(reasoning_elements=tuple(reasoning))
+    parsed = parse(text, form, candidates=(), require_confidence=confidence is not None)
     if parsed.malformed is not None:
         raise ValueError(
             f"got parts that render to a malformed response ({parsed.malformed}): {text[:200]!r}; expected "
@@ -189,11 +191,6 @@ def _answer(content: str, candidates: Sequence[str]) -> str | Malformed:
     answer = normalise_answer(content)
     matching = (candidate for candidate in candidates if normalise_answer(candidate) == answer)
     return next(matching, Malformed.NOT_A_CANDIDATE)
-
-
-def _confidence(content: str) -> float | Malformed:
-    number = content.strip(SPACE)
-    return float(number) if _NUMBER.fullmatch(number) else Malformed.BAD_CONFIDENCE
 
 
 def _is_visible(content: str) -> bool:

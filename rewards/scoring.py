@@ -2,14 +2,13 @@
 
 Each rule is a pair S(c, 1), S(c, 0): what confidence c earns if the answer was right, and if it was
 wrong. A fractional target i, the probability or share with which the answer is right, is scored by
-its expectation
 
-    S(c, i) = i * S(c, 1) + (1 - i) * S(c, 0)
+    S(c, i) = i * S(c, 1) + (1 - i) * S(c, 0)     log, spherical
+    S(c, i) = -(c - i)^2                          Brier
 
-for every rule alike. The score stays linear in the target, so the honest confidence remains the best
-one and group shares can stand in for single outcomes without bias. For Brier this is
--(c - i)^2 - i * (1 - i): lower than the squared distance to i by a term without c, hence the same
-gradient, and the same value at i = 0 and 1.
+Both are best at c = i, and of a random target best at its mean, so that group shares can stand in for
+single outcomes. Brier's differs from its expectation, -(c - i)^2 - i (1 - i), by a term without c: the gradient is
+the same, and the score says how far c is from the share and not how much the annotators disagree.
 
 Formulas: Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, JASA 2007.
 """
@@ -48,6 +47,8 @@ class Scorer:
                 return brier(confidence, target)
             case ScoringRule.LOG:
                 return clipped_log(confidence, target, self.clip)
+            case ScoringRule.UNCLIPPED_LOG:
+                return unclipped_log(confidence, target)
             case ScoringRule.SPHERICAL:
                 return spherical(confidence, target)
 
@@ -59,13 +60,14 @@ class Scorer:
 
     def honest(self, probability: ArrayLike) -> Floats:
         """Expected score of a confidence that states the true probability: the best there is."""
-        return self(probability, probability)
+        stated = np.asarray(probability, dtype=np.float64)
+        return _expectation(self(stated, np.ones_like(stated)), self(stated, np.zeros_like(stated)), stated)
 
 
 def brier(confidence: ArrayLike, target: ArrayLike) -> Floats:
     """-(c - i)^2 in [-1, 0]; strictly proper on [0, 1]."""
     stated, right = _checked(confidence, target)
-    return _expectation(-((1 - stated) ** 2), -(stated**2), right)
+    return np.asarray(-((stated - right) ** 2))
 
 
 def clipped_log(confidence: ArrayLike, target: ArrayLike, clip: float) -> Floats:
@@ -83,6 +85,13 @@ def clipped_log(confidence: ArrayLike, target: ArrayLike, clip: float) -> Floats
     return _expectation(when_right, when_wrong, right)
 
 
+def unclipped_log(confidence: ArrayLike, target: ArrayLike) -> Floats:
+    """Ln c if right, ln(1 - c) if wrong, -inf included; strictly proper on [0, 1], and without a floor."""
+    stated, right = _checked(confidence, target)
+    with np.errstate(divide="ignore"):
+        return _expectation(np.log(stated), np.log(1 - stated), right)
+
+
 def spherical(confidence: ArrayLike, target: ArrayLike) -> Floats:
     """C / |(c, 1 - c)| if right, (1 - c) / |(c, 1 - c)| if wrong, in [0, 1]; strictly proper on [0, 1]."""
     stated, right = _checked(confidence, target)
@@ -94,14 +103,16 @@ def sabotage_bound(rule: ScoringRule, clip: float) -> float:
     """S(0, 0) - S(0, 1): what a sure wrong answer, owned up to, earns over a right one that was denied.
 
     One reward a * i + b * S(c, i) for the whole response is safe from sabotage if and only if
-    a >= b * this. 1 for Brier and spherical, ln((1 - clip) / clip) for log.
+    a >= b * this. 1 for Brier and spherical, ln((1 - clip) / clip) for log, infinite for the unclipped log.
     """
     owned_up, denied = Scorer(rule, clip)([0.0, 0.0], [0.0, 1.0])
     return float(owned_up - denied)
 
 
 def _expectation(when_right: Floats, when_wrong: Floats, target: Floats) -> Floats:
-    return np.asarray(target * when_right + (1 - target) * when_wrong)
+    with np.errstate(invalid="ignore"):  # 0 * -inf, in place of which stands what is certain
+        mean = target * when_right + (1 - target) * when_wrong
+    return np.where(target == 0, when_wrong, np.where(target == 1, when_right, mean))
 
 
 def _checked(confidence: ArrayLike, target: ArrayLike) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ OVERALL = "overall"
 
 _SIZES = ("n", "n_confident", "n_counted")
 _SETTINGS = ("ece_bins", "log_loss_clip")
-_NOT_AVERAGED = ("distinct_confidences",)  # tasks may state the same ones or others
+_NOT_AVERAGED = ("distinct_confidences", "malformed_causes")  # tasks may have the same ones or others
 
 
 def by_task(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:

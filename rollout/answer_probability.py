@@ -27,7 +27,7 @@ def answer_probability(
     """
     parsed = parse(
         sample.text,
-        elements=response.reasoning_elements,
+        response,
         candidates=candidates,
         truncated=sample.finish_reason is FinishReason.LENGTH,
         require_confidence=require_confidence,

@@ -31,7 +31,7 @@ from rollout.wire import (
 __all__ = ["FORMAT", "VERSION", "CodecError", "decode_group", "encode_group"]
 
 FORMAT = "caliber.group"
-VERSION = 1
+VERSION = 2  # 1 had no score.target
 
 GROUP_BYTES = 64 * 2**20  # one message must fit a worker's memory many times over
 TOKENS_PER_SAMPLE = 1_000_000  # longer than the context of any model this trains
@@ -154,6 +154,7 @@ def _score(value: object, field: str, length: int) -> Score:
         confidence=optional(entries["confidence"], lambda share: real(share, f"{field}.confidence", 0, 1)),
         malformed=optional(entries["malformed"], lambda cause: _name(cause, f"{field}.malformed")),
         correct=optional(entries["correct"], lambda share: real(share, f"{field}.correct", 0, 1)),
+        target=optional(entries["target"], lambda share: real(share, f"{field}.target", 0, 1)),
         parts=numbers(entries["parts"], f"{field}.parts", NUMBERS_PER_MAP, NAME_CHARACTERS),
         reasoning_span=_span(entries["reasoning_span"], f"{field}.reasoning_span", length),
         answer_span=_span(entries["answer_span"], f"{field}.answer_span", length),

@@ -63,7 +63,8 @@ class Score:
     answer: str | None  # None: malformed
     confidence: float | None  # in [0, 1]; None: malformed
     malformed: str | None  # the cause, a `rewards.parse.Malformed` value; None: well formed
-    correct: float | None  # 1 right, 0 wrong; None: malformed
+    correct: float | None  # 1 right, 0 wrong, or a share; None: malformed
+    target: float | None  # in [0, 1], what the confidence was scored against; None: malformed
     parts: Mapping[str, float]  # raw reward parts by name, a malformed response has them too
     reasoning_span: Span | None
     answer_span: Span | None

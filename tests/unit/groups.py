@@ -35,7 +35,7 @@ def example_sample() -> Sample:
 
 
 def example_group() -> Group:
-    score = Score("joy", 0.75, None, 1.0, {"correctness": 1.0}, None, Span(0, 2), Span(2, 4))
+    score = Score("joy", 0.75, None, 1.0, 0.5, {"correctness": 1.0}, None, Span(0, 2), Span(2, 4))
     return Group(
         group_id=7,
         prompt_id="emoji-1",

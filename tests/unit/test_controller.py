@@ -12,11 +12,12 @@ import pytest
 
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
+from cluster.live_weights import LiveWeights
 from cluster.records import GroupRecord, SampleRecord
 from cluster.run_log import Column, RunLog
 from cluster.visits import Visits
 from configs.load import load_recipe
-from configs.schema import CorrectnessKind, Recipe
+from configs.schema import Recipe, Reference
 from learner.rl import RlReport
 from rollout.engine import EngineError
 from rollout.prompts import Message, Prompt
@@ -134,8 +135,10 @@ def trial(
     learners = FakeLearners()
     checkpoints = CheckpointFolder(folder / "checkpoints")
     log = RunLog(folder, "stage3", (Column("reward", "reward", 3),), recipe)
-    visits = Visits(PROMPTS, CorrectnessKind.ANNOTATOR, 3, seed)
-    parts: Any = Parts(visits, pool, FakeRewards(pool, unscored), learners, checkpoints, log)  # type: ignore[arg-type]
+    visits = Visits(PROMPTS, Reference.ANNOTATOR, 3, seed)
+    weights = LiveWeights(folder / "weights.json", recipe.rewards)
+    rewards = FakeRewards(pool, unscored)
+    parts: Any = Parts(visits, pool, rewards, learners, checkpoints, weights, log)  # type: ignore[arg-type]
     return Trial(recipe, pool, learners, Controller(recipe, parts), checkpoints)
 
 

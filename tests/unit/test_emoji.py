@@ -148,9 +148,7 @@ def test_rows_without_a_response_carry_the_annotators_counts(folder: Path, name:
 @pytest.mark.parametrize("name", ["stage1", "stage2"])
 def test_a_response_has_the_five_elements_and_the_drawn_judgement_and_no_confidence(folder: Path, name: str) -> None:
     for prompt in read(folder, name):
-        parsed = parse(
-            prompt.response or "", elements=FORM.reasoning_elements, candidates=CANDIDATES, require_confidence=False
-        )
+        parsed = parse(prompt.response or "", FORM, candidates=CANDIDATES, require_confidence=False)
 
         assert parsed.malformed is None
         assert parsed.answer == prompt.label
@@ -185,7 +183,12 @@ def test_the_recipe_says_which_elements_and_in_which_order(tmp_path: Path) -> No
 
     for prompt in read(tmp_path / "set", "stage1"):
         response = prompt.response or ""
-        parsed = parse(response, elements=("analysis", "element"), candidates=CANDIDATES, require_confidence=False)
+        parsed = parse(
+            response,
+            Response(reasoning_elements=("analysis", "element")),
+            candidates=CANDIDATES,
+            require_confidence=False,
+        )
         assert parsed.malformed is None
         assert "<human>" not in response
 

@@ -488,7 +488,7 @@ def test_every_key_is_described_with_type_default_and_help() -> None:
         "8",
     )
     assert fields["rl.steps"].default is None
-    assert fields["rewards.scoring_rule"].type == "brier | log | spherical"
+    assert fields["rewards.scoring_rule"].type == "brier | log | unclipped_log | spherical"
     assert fields["learner.threads_per_rank"].type == "int >= 1 or null"
     assert fields["model.scratch.width"].help == "Hidden size of the text model."
     assert fields["response.reasoning_elements"].type == "list of text"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -559,3 +559,16 @@ def test_a_malformed_response_has_no_confidence() -> None:
 def test_an_empty_truth_is_refused() -> None:
     with pytest.raises(ValueError, match="empty truth"):
         held(["a"], [" "])
+
+
+def test_the_use_of_confidences_is_told_and_why_responses_are_malformed() -> None:
+    outcomes = held(["a", "a", "b", None], ["a", "a", "a", "a"], [0.9, 0.7, 0.05, math.nan])
+    told = replace(outcomes, prompt_id=["p"] * 4, cause=[None, None, None, "truncated"])
+
+    found = metrics(told)
+
+    assert (found.confidence_right, found.confidence_wrong) == pytest.approx((0.8, 0.05))
+    assert found.confidence_entropy == pytest.approx(math.log(3))
+    assert found.sabotage == pytest.approx(1 / 3)
+    assert found.malformed_causes == {"truncated": 0.25}
+    assert metrics(outcomes).malformed_causes is None

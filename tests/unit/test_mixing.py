@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,17 +12,15 @@ from configs.schema import Baseline, Credit, Rewards, RewardWeights, ScoringRule
 from rewards.mixing import (
     Floats,
     Mask,
-    Severity,
     advantages,
     combine,
     confidence_advantages,
     confidence_values,
-    sabotage_threshold,
-    safety,
 )
-from rewards.scoring import Scorer, sabotage_bound
+from rewards.scoring import Scorer
 
 WEIGHTS = RewardWeights(correctness=2.0, calibration=3.0, format=0.5)
+BOUNDED = [rule for rule in ScoringRule if rule is not ScoringRule.UNCLIPPED_LOG]
 WELL_FORMED = np.array([True, True, False])
 
 
@@ -34,12 +30,6 @@ def some_parts() -> dict[str, Floats]:
         "calibration": np.array([-0.04, -0.25, -1.0]),
         "format": np.array([1.0, 1.0, 0.0]),
     }
-
-
-def mix(correctness: float, calibration: float, **settings: object) -> Rewards:
-    """One reward for the whole response, unless said otherwise."""
-    weights = RewardWeights(correctness=correctness, calibration=calibration)
-    return Rewards.model_validate({"weights": weights, "credit": Credit.JOINT, **settings})
 
 
 def rewards_and_counted() -> st.SearchStrategy[tuple[Floats, Mask]]:
@@ -162,7 +152,7 @@ def a_group() -> st.SearchStrategy[tuple[Floats, Floats, Mask]]:
     )
 
 
-@pytest.mark.parametrize("rule", ScoringRule)
+@pytest.mark.parametrize("rule", BOUNDED)
 @given(drawn=a_group())
 def test_a_confidence_is_held_against_the_other_confidences_on_its_own_outcome(
     rule: ScoringRule, drawn: tuple[Floats, Floats, Mask]
@@ -215,7 +205,7 @@ def test_the_gradient_is_the_same_on_average_and_varies_less_than_with_the_mean_
     assert variance["own outcome"] < 0.5 * variance["mean of scores"]
 
 
-@pytest.mark.parametrize("rule", ScoringRule)
+@pytest.mark.parametrize("rule", BOUNDED)
 @pytest.mark.parametrize("correct", [0.0, 0.3, 1.0])
 def test_a_confidence_is_worth_its_score_and_its_form_more_than_a_malformed_response(
     rule: ScoringRule, correct: float
@@ -227,98 +217,3 @@ def test_a_confidence_is_worth_its_score_and_its_form_more_than_a_malformed_resp
     worst = 3.0 * scorer.range.lowest
     assert values + worst == pytest.approx(3.0 * scorer(grid, np.full(11, correct)) + 0.5)
     assert values.min() >= 0.5
-
-
-@pytest.mark.parametrize("rule", ScoringRule)
-def test_the_default_mix_is_safe_under_every_rule(rule: ScoringRule) -> None:
-    assert safety(Rewards(scoring_rule=rule)) == []
-
-
-@pytest.mark.parametrize("rule", ScoringRule)
-@pytest.mark.parametrize(("relative", "severities"), [(0.99, ["unsafe"]), (1.0, ["note"]), (1.01, [])])
-def test_joint_credit_is_safe_only_above_the_sabotage_bound(
-    rule: ScoringRule, relative: float, severities: list[str]
-) -> None:
-    rewards = mix(relative * 2.0 * sabotage_bound(rule, 0.01), 2.0, scoring_rule=rule)
-
-    assert [finding.severity for finding in safety(rewards)] == severities
-
-
-@pytest.mark.parametrize("rule", ScoringRule)
-def test_credit_apart_is_safe_below_the_sabotage_bound(rule: ScoringRule) -> None:
-    rewards = mix(0.1, 5.0, scoring_rule=rule, credit=Credit.APART)
-
-    assert safety(rewards) == []
-    assert sabotage_threshold(rewards) == 0.0
-
-
-@pytest.mark.parametrize(("correctness", "calibration"), [(1.0, 2.0), (0.3, 1.0), (0.99, 1.0)])
-def test_the_threshold_under_brier_is_known_in_closed_form(correctness: float, calibration: float) -> None:
-    threshold = sabotage_threshold(mix(correctness, calibration))
-
-    assert threshold == pytest.approx(1 - correctness / calibration)
-
-
-def test_the_mix_of_the_emocaliber_paper_pays_for_sabotage_below_0_849() -> None:
-    rewards = mix(1.0, 2.0, scoring_rule=ScoringRule.LOG, log_clip=1e-6)
-
-    (finding,) = safety(rewards)
-
-    assert sabotage_threshold(rewards) == pytest.approx(0.849, abs=5e-4)
-    assert finding.severity is Severity.UNSAFE
-    assert "p = 0.849" in finding.message
-    assert "rewards.credit" in finding.message
-
-
-@pytest.mark.parametrize("rule", ScoringRule)
-@pytest.mark.parametrize("correctness", [0.05, 0.3, 0.8])
-def test_sabotage_pays_below_the_threshold_and_not_above(rule: ScoringRule, correctness: float) -> None:
-    rewards = mix(correctness, 1.0, scoring_rule=rule)
-    scorer = Scorer(rule, rewards.log_clip)
-    confidences = np.linspace(0.0, 1.0, 2001)
-
-    def best_honest(probability: float) -> float:
-        return correctness * probability + float(scorer(confidences, np.full(2001, probability)).max())
-
-    sabotage = float(scorer(0.0, 0.0))
-    threshold = sabotage_threshold(rewards)
-    assert 0 < threshold < 1
-    assert best_honest(threshold - 0.01) < sabotage < best_honest(threshold + 0.005)
-
-
-def test_without_correctness_sabotage_pays_at_every_probability() -> None:
-    assert sabotage_threshold(mix(0.0, 1.0)) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("rule", ScoringRule)
-@pytest.mark.parametrize("credit", Credit)
-def test_without_a_weight_on_format_breaking_it_costs_nothing(rule: ScoringRule, credit: Credit) -> None:
-    weights = RewardWeights(correctness=10.0, calibration=1.0, format=0.0)
-
-    (finding,) = safety(Rewards(weights=weights, scoring_rule=rule, credit=credit))
-
-    assert finding.severity is Severity.UNSAFE
-    assert "rewards.weights.format" in finding.message
-
-
-@pytest.mark.parametrize("credit", Credit)
-def test_a_part_without_weight_is_noted(credit: Credit) -> None:
-    (finding,) = safety(Rewards(weights=RewardWeights(calibration=0.0), credit=credit))
-
-    assert finding.severity is Severity.NOTE
-    assert "confidence is not trained" in finding.message
-
-
-@given(
-    weights=st.builds(RewardWeights, **dict.fromkeys(RewardWeights.model_fields, st.floats(0, 100))),
-    rule=st.sampled_from(ScoringRule),
-    credit=st.sampled_from(Credit),
-)
-def test_every_finding_has_two_sentences_and_names_a_setting(
-    weights: RewardWeights, rule: ScoringRule, credit: Credit
-) -> None:
-    for finding in safety(Rewards(weights=weights, scoring_rule=rule, credit=credit)):
-        assert finding.message.count(". ") == 1
-        assert finding.message.endswith(".")
-        assert "Set rewards." in finding.message
-        assert re.search(r"\bp\b", finding.message)

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.schema import Response
 from rewards import parse as module
 from rewards.parse import MAX_CHARACTERS, Malformed, ParsedResponse, parse, render
 
 ELEMENTS = ("element", "human")
+FORM = Response(reasoning_elements=ELEMENTS)
+FREE = Response(reasoning_elements=())
 CANDIDATES = ("joy", "Not sure", "fear")
 PAIR = "<element>a sun</element><human>none</human>"
 THINK = f"<think>{PAIR}</think>"
@@ -21,7 +24,7 @@ TAGS = [f"<{slash}{name}>" for name in ("think", "answer", "confidence", *ELEMEN
 
 
 def read(text: str, **settings: bool) -> ParsedResponse:
-    return parse(text, elements=ELEMENTS, candidates=CANDIDATES, **settings)
+    return parse(text, FORM, candidates=CANDIDATES, **settings)
 
 
 def visible_text() -> st.SearchStrategy[str]:
@@ -57,7 +60,7 @@ def test_an_answer_is_returned_as_the_candidate_is_spelt(answer: str) -> None:
 
 
 def test_any_visible_answer_goes_where_there_are_no_candidates() -> None:
-    parsed = parse(GOOD.replace("joy", " 42 <kg> "), elements=ELEMENTS, candidates=())
+    parsed = parse(GOOD.replace("joy", " 42 <kg> "), FORM, candidates=())
 
     assert parsed.answer == "42 <kg>"
 
@@ -66,8 +69,8 @@ def test_the_reasoning_is_free_where_there_are_no_elements() -> None:
     text = "<think>so <element>…</element> it is</think><answer>joy</answer><confidence>1</confidence>"
     quoting = text.replace("so", "<answer>")
 
-    assert parse(text, elements=(), candidates=()).reasoning == "so <element>…</element> it is"
-    assert parse(quoting, elements=(), candidates=()).malformed is Malformed.REPEATED_TAG
+    assert parse(text, FREE, candidates=()).reasoning == "so <element>…</element> it is"
+    assert parse(quoting, FREE, candidates=()).malformed is Malformed.REPEATED_TAG
 
 
 @pytest.mark.parametrize(
@@ -199,7 +202,7 @@ def test_a_response_never_means_two_things(start: int, length: int, patch: str) 
 def test_what_is_rendered_is_read_back(contents: tuple[str, str], answer: str, confidence: str | None) -> None:
     text = render(dict(zip(ELEMENTS, contents, strict=True)), answer, confidence)
 
-    parsed = parse(text, elements=ELEMENTS, candidates=(), require_confidence=confidence is not None)
+    parsed = parse(text, FORM, candidates=(), require_confidence=confidence is not None)
 
     assert parsed.malformed is None
     assert parsed.reasoning == f"<element>{contents[0]}</element><human>{contents[1]}</human>"
@@ -230,4 +233,4 @@ def test_what_could_not_be_read_back_is_not_rendered(content: str, answer: str, 
 @pytest.mark.parametrize("elements", [("think",), ("a", "a"), ("a b",), ("",), ("a>",), ("é",)])
 def test_elements_that_cannot_be_tags_are_refused(elements: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="reasoning_elements"):
-        parse(GOOD, elements=elements, candidates=())
+        parse(GOOD, Response(reasoning_elements=elements), candidates=())

@@ -47,6 +47,17 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
 # The console
 
 
+def test_warnings_stand_above_every_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunLog(tmp_path, "stage3", COLUMNS, recipe(), ["UNSAFE REWARD MIX: it pays to be wrong"]) as run:
+        for step in range(1, 42):
+            run.log({"reward": 1.0}, step)
+
+    lines = printed(capsys)
+    headers = [number for number, line in enumerate(lines) if "ECE pt" in line]
+    assert len(headers) == 3
+    assert [lines[number - 1] for number in headers] == ["UNSAFE REWARD MIX: it pays to be wrong"] * 3
+
+
 @pytest.mark.parametrize("reward", [0.0, 1.23456, -1234.567, 9999.999])
 def test_values_stand_right_aligned_under_their_headers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], reward: float

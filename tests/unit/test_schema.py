@@ -13,7 +13,22 @@ from pydantic import ValidationError
 from configs.derive import derive, problems
 from configs.fields import describe, section_under
 from configs.load import load_recipe, write_resolved
-from configs.schema import Engine, Model, Recipe, Response, Rl, ScratchModel, Section
+from configs.schema import (
+    ConfidenceScale,
+    Credit,
+    Engine,
+    Model,
+    Preset,
+    Reading,
+    Recipe,
+    Response,
+    Rewards,
+    RewardWeights,
+    Rl,
+    ScratchModel,
+    Section,
+    TargetMix,
+)
 
 RECIPES = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
@@ -101,8 +116,63 @@ def test_the_grid_of_confidences_goes_from_0_to_1_with_the_steps_decimals(
     grid = Response(confidence_step=step).confidences
 
     assert len(grid) == count == len(set(grid))
-    assert grid[0] == some[0] and grid[-1] == f"1{some[0][1:]}" and set(some) <= set(grid)
+    stated = list(grid)
+    assert stated[0] == some[0] and stated[-1] == f"1{some[0][1:]}" and set(some) <= set(stated)
     assert [float(text) for text in grid] == pytest.approx([k * step for k in range(count)])
+    assert [*grid.values()] == [float(text) for text in grid]
+
+
+@pytest.mark.parametrize(("step", "some"), [(0.05, ("0%", "5%", "100%")), (0.005, ("0.0%", "0.5%", "100.0%"))])
+def test_the_grid_of_percents_has_the_decimals_it_needs(step: float, some: tuple[str, ...]) -> None:
+    grid = Response(confidence_scale=ConfidenceScale.PERCENT, confidence_step=step).confidences
+
+    assert tuple(grid)[0:2] + tuple(grid)[-1:] == some
+    assert [*grid.values()] == pytest.approx([k * step for k in range(len(grid))])
+
+
+def test_the_grid_of_words_is_in_the_order_of_what_they_are_worth() -> None:
+    words = {"surely": 0.9, "hardly": 0.1, "maybe": 0.5}
+
+    form = Response(confidence_scale=ConfidenceScale.VERBAL, confidence_words=words)
+
+    assert list(form.confidences.items()) == [("hardly", 0.1), ("maybe", 0.5), ("surely", 0.9)]
+
+
+@pytest.mark.parametrize(
+    "words", [{"maybe": 0.5, " Maybe": 0.6}, {"maybe": 0.5, "even": 0.5}, {"": 0.5, "even": 0.4}, {"<b>": 0, "b": 1}]
+)
+def test_words_that_cannot_be_told_apart_are_refused(words: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=r"expected different words|belong to tags"):
+        Response(confidence_words=words)
+
+
+def test_a_preset_gives_the_settings_and_what_stands_beside_it_goes_over_them() -> None:
+    mix = Rewards.model_validate({"preset": "rlcr", "weights": {"format": 2.0}, "credit": "apart"})
+
+    assert mix.weights == RewardWeights(correctness=0.5, calibration=0.5, format=2.0)
+    assert (mix.reading, mix.credit, mix.malformed.calibration) == (Reading.RLCR, Credit.APART, 0.0)
+
+
+@pytest.mark.parametrize("preset", Preset)
+def test_a_resolved_preset_is_read_again_as_it_was(preset: Preset) -> None:
+    mix = Rewards(preset=preset)
+
+    assert Rewards.model_validate(mix.model_dump(mode="json")) == mix
+
+
+def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ValidationError, match="'default', 'emocaliber', 'rlcr', 'dcpo' or 'rlvr'"):
+        Rewards.model_validate({"preset": "ppo"})
+
+
+def test_a_target_takes_the_rest_from_the_outcome() -> None:
+    assert TargetMix.model_validate({"annotators": 0.25}).outcome == 0.75
+
+
+@pytest.mark.parametrize("mix", [{"outcome": 0.5}, {"outcome": 1.0, "group": 0.5}, {"annotators": 0.8, "group": 0.8}])
+def test_a_target_that_does_not_add_up_to_1_is_refused(mix: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="add up to"):
+        TargetMix.model_validate(mix)
 
 
 def test_a_step_that_does_not_reach_1_is_refused() -> None:

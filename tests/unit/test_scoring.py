@@ -13,7 +13,7 @@ from configs.schema import ScoringRule
 from rewards.scoring import Scorer, brier, clipped_log, sabotage_bound, spherical
 
 CLIP = 0.01
-RULES = list(ScoringRule)
+RULES = [rule for rule in ScoringRule if rule is not ScoringRule.UNCLIPPED_LOG]
 GRID = np.linspace(0.0, 1.0, 1001)  # confidences and probabilities, a thousandth apart
 UNIT = st.floats(0.0, 1.0)
 
@@ -59,7 +59,7 @@ def test_rules_without_a_clip_are_proper_up_to_certainty(rule: ScoringRule, prob
     assert GRID[expected.argmax()] == pytest.approx(probability)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [ScoringRule.LOG, ScoringRule.SPHERICAL])
 @given(confidence=UNIT, target=UNIT)
 def test_a_fractional_target_is_scored_by_its_expectation(rule: ScoringRule, confidence: float, target: float) -> None:
     scorer = Scorer(rule, CLIP)
@@ -70,8 +70,38 @@ def test_a_fractional_target_is_scored_by_its_expectation(rule: ScoringRule, con
 
 
 @given(confidence=UNIT, target=UNIT)
-def test_brier_of_a_fractional_target_is_the_squared_distance_less_a_constant(confidence: float, target: float) -> None:
-    assert brier(confidence, target) == pytest.approx(-((confidence - target) ** 2) - target * (1 - target))
+def test_brier_of_a_fractional_target_is_its_expectation_but_for_a_term_without_the_confidence(
+    confidence: float, target: float
+) -> None:
+    expectation = target * brier(confidence, 1.0) + (1 - target) * brier(confidence, 0.0)
+
+    assert brier(confidence, target) == pytest.approx(expectation + target * (1 - target), abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shares", [(0.2, 0.9), (0.0, 0.5)])
+def test_of_a_random_share_the_best_confidence_is_its_mean(rule: ScoringRule, shares: tuple[float, float]) -> None:
+    scores = sum(Scorer(rule, CLIP)(GRID, np.full_like(GRID, share)) for share in shares)
+
+    assert GRID[np.argmax(scores)] == pytest.approx(np.mean(shares))
+
+
+@pytest.mark.parametrize("rule", ScoringRule)
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_the_honest_score_is_the_expected_one_of_stating_the_truth(rule: ScoringRule, probability: float) -> None:
+    scorer, outcomes = Scorer(rule, CLIP), ((1.0, probability), (0.0, 1 - probability))
+
+    expected = sum(chance * float(scorer(probability, outcome)) for outcome, chance in outcomes if chance)
+
+    assert scorer.honest(probability) == pytest.approx(expected)
+
+
+def test_the_unclipped_log_has_no_floor_and_no_safe_weight() -> None:
+    scorer = Scorer(ScoringRule.UNCLIPPED_LOG, CLIP)
+
+    assert scorer([1.0, 0.0, 0.3], [1.0, 0.0, 1.0]) == pytest.approx([0.0, 0.0, math.log(0.3)])
+    assert scorer.range == (-math.inf, 0.0)
+    assert sabotage_bound(ScoringRule.UNCLIPPED_LOG, CLIP) == math.inf
 
 
 @pytest.mark.parametrize(

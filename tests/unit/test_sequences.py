@@ -27,9 +27,9 @@ def trajectory(correct: float, confidence: float, *, malformed: bool = False) ->
     )
     if malformed:
         worst = {"correctness": 0.0, "calibration": -1.0, "format": 0.0}
-        return Trajectory(sample, Score(None, None, "missing_tag", None, worst, None, None, None))
+        return Trajectory(sample, Score(None, None, "missing_tag", None, None, worst, None, None, None))
     parts = {"correctness": correct, "calibration": -((confidence - correct) ** 2), "format": 1.0}
-    return Trajectory(sample, Score("joy", confidence, None, correct, parts, None, None, Span(1, 3)))
+    return Trajectory(sample, Score("joy", confidence, None, correct, correct, parts, None, None, Span(1, 3)))
 
 
 def group(*trajectories: Trajectory) -> Group:

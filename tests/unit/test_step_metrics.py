@@ -23,7 +23,7 @@ from tests.unit.groups import example_group, example_sample
 from tests.unit.test_controller import trial
 
 WEIGHTS = RewardWeights(correctness=2.0, calibration=0.5, format=0.25)
-UNDEFINED_WITHOUT_CONFIDENCES = ("confidence", "confidence_sd", "ece", "brier")
+UNDEFINED_WITHOUT_CONFIDENCES = ("confidence", "confidence_sd", "ece", "brier", "resolution", "sabotage")
 
 
 def parts(correctness: float, calibration: float, form: float) -> dict[str, float]:
@@ -85,6 +85,13 @@ def test_the_numbers_of_a_batch_are_those_worked_out_by_hand() -> None:
             "confidence_sd": math.sqrt((2 * 0.1**2 + 0.2**2) / 3),
             "ece": (abs(1.8 - 1) + abs(0.6 - 1)) / 3,  # the bins of 0.9 and of 0.6
             "brier": (0.01 + 0.81 + 0.16) / 3,
+            "confidence_right": (0.9 + 0.6) / 2,
+            "confidence_wrong": 0.9,
+            "confidence_entropy": math.log(3) - 2 / 3 * math.log(2),  # two thirds state 0.9
+            "distinct_confidences": 2.0,
+            "reliability": (2 * 0.4**2 + 0.4**2) / 3,
+            "resolution": (2 * (1 / 2 - 2 / 3) ** 2 + (1 - 2 / 3) ** 2) / 3,
+            "sabotage": 0.0,
             "lag_mean": 0.0,
             "lag_max": 0.0,
             "mixed_version_share": 0.0,
@@ -93,6 +100,12 @@ def test_the_numbers_of_a_batch_are_those_worked_out_by_hand() -> None:
             "unscored": 0.0,
         }
     )
+
+
+def test_a_sure_wrong_answer_beside_others_that_agree_is_a_suspect() -> None:
+    group = record(stated(0.9, right=True), stated(0.9, right=True), replace(stated(0.05, right=False), answer="b"))
+
+    assert measured(group, group)["sabotage"] == pytest.approx(1 / 3)
 
 
 def test_samples_without_a_score_are_counted_and_change_nothing_else() -> None:
@@ -109,7 +122,7 @@ def test_where_nothing_is_well_formed_what_confidences_would_say_is_undefined() 
     assert found["reward"] == pytest.approx(-0.5)
     assert found["malformed"] == 1.0
     assert found["accuracy"] == 0.0
-    assert [found.get(name) for name in UNDEFINED_WITHOUT_CONFIDENCES] == [None] * 4
+    assert [found.get(name) for name in UNDEFINED_WITHOUT_CONFIDENCES] == [None] * len(UNDEFINED_WITHOUT_CONFIDENCES)
 
 
 def test_where_nothing_is_scored_nothing_is_said_but_that() -> None:

@@ -2,29 +2,35 @@
 
 20 prompts; on each an honest answer is right with a known probability p between 0.05 and 0.95, and another is always
 wrong: sabotage. The policy is a table: for each prompt logits of the two answers, and for each of them logits of 21
-confidences. It learns from groups of 8 by policy gradient, through the same functions as the learner.
+confidences. It learns from groups of 8 by policy gradient and Adam, through the same functions as the learner.
 
 The best policy answers honestly and states p: accuracy 0.500, Brier score 0.175.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from configs.schema import Credit, Rewards, ScoringRule
-from rewards.mixing import Floats, advantages, combine, confidence_advantages, confidence_values
+from configs.schema import Rewards
+from rewards.mixing import Floats, Mixed, combine, confidence_values, credits
+from rewards.safety import sabotage_threshold, unsafe
 from rewards.scoring import Scorer
 
 P = np.linspace(0.05, 0.95, 20)
 GRID = np.linspace(0.0, 1.0, 21)
-GROUP, STEPS, RATE = 8, 6000, 0.5
+GROUP, STEPS, RATE = 8, 6000, 0.05
 HONEST, SABOTAGE = 0, 1
-CONFIDENCE_RATE = 1.5  # of an answer's: confidences are many and differ by little
 IDEAL_BRIER = float((P * (1 - P)).mean())
+
+JOINT = {"credit": "joint"}
+BY_STD = JOINT | {"divide_by_std": True}
+TWICE_CALIBRATION = JOINT | {"weights": {"correctness": 1.0, "calibration": 2.0}}
+PAPERS = TWICE_CALIBRATION | {"scoring_rule": "log", "log_clip": 1e-6}  # finite at 0 and 1, else EmoCaliber's
 
 
 @dataclass(frozen=True)
@@ -37,42 +43,62 @@ class Learnt:
     bias: Floats  # [20] mean confidence of the honest answer less p
 
 
-def softmax(logits: Floats) -> Floats:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+@dataclass
+class Table:
+    """Logits under Adam (Kingma and Ba, 2015), ascending."""
+
+    logits: Floats
+    mean: Floats
+    square: Floats
+
+    @classmethod
+    def of(cls, *shape: int) -> Table:
+        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape))
+
+    @property
+    def policy(self) -> Floats:
+        shifted = np.exp(self.logits - self.logits.max(axis=-1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+    def ascend(self, gradient: Floats, step: int, rate: float) -> None:
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient**2
+        scale = np.sqrt(self.square / (1 - 0.999 ** (step + 1))) + 1e-8
+        self.logits = self.logits + rate * self.mean / (1 - 0.9 ** (step + 1)) / scale
 
 
 def drawn(rng: np.random.Generator, probabilities: Floats) -> NDArray[np.int64]:
     """An index for each distribution along the last axis."""
-    cumulated = probabilities.cumsum(axis=-1) / probabilities.sum(axis=-1, keepdims=True)
-    return np.asarray((rng.uniform(size=(*cumulated.shape[:-1], 1)) > cumulated).sum(axis=-1))
+    cumulated = probabilities.cumsum(axis=-1)
+    ballots = rng.uniform(size=(*cumulated.shape[:-1], 1)) * cumulated[..., -1:]
+    return np.asarray((ballots > cumulated).sum(axis=-1))
 
 
-def learnt(rewards: Rewards, *, exact: bool = False, by_std: bool = False) -> Learnt:
+def learnt(settings: Mapping[str, object], *, exact: bool = False) -> Learnt:
     """Train a table under a mix of rewards."""
-    rng = np.random.default_rng(0)
-    answers, confidences = np.zeros((20, 2)), np.zeros((20, 2, 21))
+    rewards, rng = Rewards.model_validate(settings), np.random.default_rng(0)
+    answers, confidences = Table.of(20, 2), Table.of(20, 2, 21)
     worth = [confidence_values(GRID, outcome, rewards.weights, rewards) for outcome in (0.0, 1.0)]
     for step in range(STEPS):
-        of_answers, of_confidences = softmax(answers), softmax(confidences)
+        of_answers, of_confidences = answers.policy, confidences.policy
         answer = drawn(rng, np.repeat(of_answers[:, None], GROUP, axis=1))
         stated = drawn(rng, np.take_along_axis(of_confidences, answer[..., None], axis=1))
         correct = ((answer == HONEST) & (rng.uniform(size=(20, GROUP)) < P[:, None])).astype(np.float64)
+        for_answer, for_confidence = credited(rewards, GRID[stated], correct)
+
+        chosen = np.eye(2)[answer]  # [20, G, 2]
+        moved = np.einsum("pg,pga->pa", for_answer, chosen - of_answers[:, None])
+        if exact:
+            right = np.einsum("pga,pg->pa", chosen, correct)  # right answers of each kind
+            values = right[..., None] * worth[1] + (chosen.sum(axis=1) - right)[..., None] * worth[0]  # [20, 2, 21]
+            stated_moved = of_confidences * (values - (of_confidences * values).sum(axis=-1, keepdims=True))
+        else:
+            gained = np.einsum("pg,pga,pgc->pac", for_confidence, chosen, np.eye(21)[stated])
+            stated_moved = gained - gained.sum(axis=-1, keepdims=True) * of_confidences
         rate = RATE * (1 - step / STEPS)
-        for prompt in range(20):
-            for_answer, for_confidence = credits(rewards, GRID[stated[prompt]], correct[prompt], by_std=by_std)
-            moves = for_answer @ (np.eye(2)[answer[prompt]] - of_answers[prompt])
-            answers[prompt] += rate / GROUP * moves
-            for kind in (HONEST, SABOTAGE):
-                own, policy = answer[prompt] == kind, of_confidences[prompt, kind]
-                if exact:
-                    right = correct[prompt][own]
-                    values = right.sum() * worth[1] + (1 - right).sum() * worth[0]
-                    moves = policy * (values - policy @ values)
-                else:
-                    moves = for_confidence[own] @ (np.eye(21)[stated[prompt][own]] - policy)
-                confidences[prompt, kind] += CONFIDENCE_RATE * rate / GROUP * moves
-    honesty, of_confidences = softmax(answers), softmax(confidences)
+        answers.ascend(moved / GROUP, step, rate)
+        confidences.ascend(stated_moved / GROUP, step, rate)
+    honesty, of_confidences = answers.policy, confidences.policy
     right = np.stack([P, np.zeros(20)], axis=1)[..., None]  # of either answer
     error = (of_confidences * (right * (1 - GRID) ** 2 + (1 - right) * GRID**2)).sum(axis=2)
     return Learnt(
@@ -83,33 +109,66 @@ def learnt(rewards: Rewards, *, exact: bool = False, by_std: bool = False) -> Le
     )
 
 
-def credits(rewards: Rewards, stated: Floats, correct: Floats, *, by_std: bool) -> tuple[Floats, Floats]:
-    """What a group's answers and its confidences are credited with, as the learner does it."""
-    scorer, everyone = Scorer(rewards.scoring_rule, rewards.log_clip), np.ones(GROUP, dtype=np.bool_)
-    parts = {"correctness": correct, "calibration": scorer(stated, correct), "format": np.ones(GROUP)}
+def credited(rewards: Rewards, stated: Floats, correct: Floats) -> tuple[Floats, Floats]:
+    """What the answers and the confidences of all groups, [20, G], are credited with, as the learner does it."""
+    scorer, everyone = Scorer(rewards.scoring_rule, rewards.log_clip), np.ones(correct.size, dtype=np.bool_)
+    parts = {
+        "correctness": correct.ravel(),
+        "calibration": scorer(stated, correct).ravel(),
+        "format": np.ones(correct.size),
+    }
     mixed = combine(parts, everyone, rewards.weights, rewards.credit)
-    for_answer = advantages(mixed.answer, rewards.baseline, everyone)
-    if rewards.credit is Credit.APART:
-        return for_answer, confidence_advantages(stated, correct, rewards, everyone)
-    if by_std:  # GRPO's default, which the learner does not offer
-        for_answer = for_answer / (mixed.total.std() + 1e-6)
-    return for_answer, for_answer
+    found = []
+    for prompt in range(20):
+        own = slice(prompt * GROUP, (prompt + 1) * GROUP)
+        group = Mixed(mixed.answer[own], mixed.confidence[own], mixed.total[own], mixed.well_formed[own])
+        found.append(credits(group, stated[prompt], correct[prompt], rewards.weights, rewards))
+    return np.stack([one.answer for one in found]), np.stack([one.confidence for one in found])
 
 
-@pytest.mark.parametrize("rule", [ScoringRule.BRIER, ScoringRule.LOG])
-@pytest.mark.parametrize("exact", [False, True], ids=["sampled", "exact"])
-def test_credit_apart_teaches_to_answer_honestly_and_to_state_the_truth(rule: ScoringRule, exact: bool) -> None:
-    found = learnt(Rewards(scoring_rule=rule), exact=exact)
+SAFE = {
+    "joint, a = b": (JOINT, False),
+    "apart, Brier": ({}, False),
+    "apart, Brier, exact": ({}, True),
+    "apart, log": ({"scoring_rule": "log"}, False),
+}
 
+
+@pytest.mark.parametrize(("settings", "exact"), SAFE.values(), ids=SAFE)
+def test_a_safe_mix_teaches_to_answer_honestly_and_to_state_the_truth(
+    settings: Mapping[str, object], exact: bool
+) -> None:
+    found = learnt(settings, exact=exact)
+
+    assert unsafe(Rewards.model_validate(settings)) == []
     assert found.accuracy >= 0.495
     assert found.brier - IDEAL_BRIER <= 0.005
 
 
-def test_dividing_by_the_groups_standard_deviation_biases_confidences_to_the_extremes() -> None:
-    rewards = Rewards(credit=Credit.JOINT)
+def test_dividing_by_the_groups_standard_deviation_drives_confidences_to_the_extremes() -> None:
+    found = learnt(BY_STD)
 
-    found, fair = learnt(rewards, by_std=True), learnt(rewards)
-
+    assert unsafe(Rewards.model_validate(BY_STD)) != []
+    assert found.accuracy >= 0.495
     assert found.brier - IDEAL_BRIER > 0.01
-    extremes = [float(f.bias[P > 0.5].mean() - f.bias[P < 0.5].mean()) for f in (found, fair)]
-    assert extremes[0] > extremes[1] + 0.05
+    assert found.bias[P > 0.5].mean() > 0.08
+    assert found.bias[P < 0.5].mean() < -0.08
+
+
+@pytest.mark.parametrize(
+    ("settings", "accuracy", "up_to"),
+    [(TWICE_CALIBRATION, (0.33, 0.45), (0.3, 0.55)), (PAPERS, (0.0, 0.25), (0.7, 0.9))],
+    ids=["Brier, a = 1 and b = 2", "EmoCaliber's"],
+)
+def test_an_unsafe_mix_teaches_sabotage_below_its_threshold_and_the_brier_score_looks_superb(
+    settings: Mapping[str, object], accuracy: tuple[float, float], up_to: tuple[float, float]
+) -> None:
+    found = learnt(settings)
+
+    sabotaged = P[found.honesty < 0.5]
+    threshold = sabotage_threshold(Rewards.model_validate(settings))
+    assert unsafe(Rewards.model_validate(settings)) != []
+    assert accuracy[0] < found.accuracy < accuracy[1]
+    assert found.brier < IDEAL_BRIER - 0.05
+    assert up_to[0] < sabotaged.max() < up_to[1]
+    assert sabotaged.max() < threshold + 0.1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from learner.tree import Branches, ConfidenceTree, confidence_tree
 from rollout.chat import Expanded
 
 GRID = Response(confidence_step=0.05).confidences
-SOME = ("0.00", "0.05", "0.55", "0.90", "1.00")
+SOME = {text: float(text) for text in ("0.00", "0.05", "0.55", "0.90", "1.00")}
 BARRED, TEMPERATURE = [3], 0.7
 
 
@@ -62,7 +63,7 @@ def test_every_path_spells_its_confidence(tokenizer: PreTrainedTokenizerBase) ->
     for number, text in enumerate(GRID):
         spelt = tokenizer.decode([tree.before, *path_tokens(tree, number)])
         assert spelt.rpartition(">")[2].partition("<")[0] == text
-    assert tree.confidences.tolist() == [float(text) for text in GRID]
+    assert tree.confidences.tolist() == [*GRID.values()]
 
 
 def test_tokens_may_reach_over_the_numbers_edges(merged: PreTrainedTokenizerBase) -> None:
@@ -81,16 +82,29 @@ def test_shared_beginnings_are_computed_once(digits: PreTrainedTokenizerBase) ->
 
 
 def test_confidences_of_one_token_each_need_no_tokens_of_the_trees_own(digits: PreTrainedTokenizerBase) -> None:
-    tree = confidence_tree(digits, ("0", "1"))
+    tree = confidence_tree(digits, {"0": 0.0, "1": 1.0})
 
     assert (tree.tokens.shape, tree.visible.shape) == ((0,), (0, 0))
     assert (tree.edge_nodes.tolist(), tree.paths.tolist()) == ([0, 0], [[0], [1]])
 
 
-@pytest.mark.parametrize("texts", [("0", "0.5"), ("0.5", "0.5")])
-def test_confidences_that_are_no_tree_are_refused(digits: PreTrainedTokenizerBase, texts: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="confidence"):
-        confidence_tree(digits, texts)
+def test_a_confidence_that_begins_another_is_told_apart_by_the_closing_tag(digits: PreTrainedTokenizerBase) -> None:
+    tree = confidence_tree(digits, {"0": 0.0, "0.5": 0.5})
+
+    assert [digits.decode(path_tokens(tree, k)) for k in range(2)] == ["0</confidence>", "0.5</confidence>"]
+
+
+class Alike:
+    """A tokenizer to which all words are the same one."""
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[object]]:
+        begin, end = text.index("ce>") + 3, text.rindex("</")
+        return {"input_ids": [7, 8, 9], "offset_mapping": [(0, begin), (begin, end), (end, len(text))]}
+
+
+def test_confidences_of_the_same_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="in tokens, even, odd are not different"):
+        confidence_tree(cast(PreTrainedTokenizerBase, Alike()), {"even": 0.5, "odd": 0.4})
 
 
 # --- in a forward pass

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.visits import Visits
-from configs.schema import CorrectnessKind
+from configs.schema import Reference
 from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
 
@@ -25,9 +25,7 @@ def prompt(number: int, label: str | None = "a", counts: dict[str, int] | None =
     )
 
 
-def visits(
-    prompts: list[Prompt], kind: CorrectnessKind = CorrectnessKind.ANNOTATOR, seed: int = 0, samples: int = 4
-) -> Visits:
+def visits(prompts: list[Prompt], kind: Reference = Reference.ANNOTATOR, seed: int = 0, samples: int = 4) -> Visits:
     return Visits(prompts, kind, samples, seed)
 
 
@@ -129,17 +127,17 @@ def test_another_seed_draws_other_annotators_and_the_same_seed_the_same() -> Non
 
 
 def test_against_labels_no_annotator_is_asked() -> None:
-    over = visits([prompt(0, label="c", counts=VOTES)], CorrectnessKind.LABEL)
+    over = visits([prompt(0, label="c", counts=VOTES)], Reference.LABEL)
 
     assert {over.visit(group_id).target for group_id in range(50)} == {"c"}
 
 
 def test_a_prompt_without_votes_is_held_against_its_label() -> None:
-    over = visits([prompt(0, label="b")], CorrectnessKind.ANNOTATOR)
+    over = visits([prompt(0, label="b")], Reference.ANNOTATOR)
 
     assert {over.visit(group_id).target for group_id in range(5)} == {"b"}
 
 
-@pytest.mark.parametrize("kind", CorrectnessKind)
-def test_a_prompt_without_a_reference_has_no_target(kind: CorrectnessKind) -> None:
+@pytest.mark.parametrize("kind", Reference)
+def test_a_prompt_without_a_reference_has_no_target(kind: Reference) -> None:
     assert visits([prompt(0, label=None)], kind).visit(0).target is None

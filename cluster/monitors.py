@@ -1,0 +1,73 @@
+"""Watches stage 3 for the two ways in which a calibration that looks good is none.
+
+    collapse   every answer gets the same confidence: the base rate, which tells nothing of any one answer
+    sabotage   answers go wrong on purpose, with a confidence near 0, which a proper score pays for
+
+Both are judged over windows of steps, not on one step's luck, and told again only a window later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+WINDOW = 20  # steps
+DISTINCT = 2.5  # mean number of confidences in use, below which they count as collapsed
+ROSE = 0.03  # share of sabotage suspects that the last window has more than the first
+FELL = 0.02  # accuracy that the last window has less than the first
+
+Metrics = Mapping[str, float | None]
+
+
+class Monitor:
+    """Sees the metrics of every step."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, float] | None = None
+        self._window: deque[Metrics] = deque(maxlen=WINDOW)
+        self._told: dict[str, int] = {}
+
+    def look(self, metrics: Metrics, step: int) -> list[str]:
+        """What there is to warn of after a step; each warning names what to change."""
+        self._window.append(metrics)
+        if len(self._window) < WINDOW:
+            return []
+        last = self._means()
+        if self._first is None:
+            self._first = last
+        found = {"collapse": self._collapse(last), "sabotage": self._sabotage(self._first, last)}
+        due = {name: text for name, text in found.items() if text and step - self._told.get(name, -WINDOW) >= WINDOW}
+        self._told |= dict.fromkeys(due, step)
+        return list(due.values())
+
+    def _means(self) -> dict[str, float]:
+        values = {name: [v for m in self._window if (v := m.get(name)) is not None] for name in _WATCHED}
+        return {name: sum(of) / len(of) for name, of in values.items() if of}
+
+    def _collapse(self, last: Mapping[str, float]) -> str | None:
+        distinct = last.get("distinct_confidences", DISTINCT)
+        if distinct >= DISTINCT:
+            return None
+        return (
+            f"COLLAPSE: over {WINDOW} steps {distinct:.1f} different confidences were in use, around "
+            f"{last['confidence']:.2f}, whatever the answer. Lower rl.optimizer.learning_rate, set "
+            "rewards.confidence_gradient to exact, or give stage 2 more range (seeding.uniform_share, "
+            "seeding.samples_per_prompt)"
+        )
+
+    def _sabotage(self, first: Mapping[str, float], last: Mapping[str, float]) -> str | None:
+        names = ("sabotage", "accuracy")
+        if any(name not in window for name in names for window in (first, last)):
+            return None
+        rose, fell = (last["sabotage"] - first["sabotage"], first["accuracy"] - last["accuracy"])
+        if rose <= ROSE or fell <= FELL:
+            return None
+        return (
+            f"SABOTAGE: answers outside their group's majority with a confidence under 0.1 went from "
+            f"{first['sabotage']:.1%} to {last['sabotage']:.1%} while accuracy fell from {first['accuracy']:.1%} to "
+            f"{last['accuracy']:.1%}. Set rewards.credit to apart, or lower the weight of calibration "
+            "(caliber reweight RUN calibration=...)"
+        )
+
+
+_WATCHED = ("distinct_confidences", "confidence", "sabotage", "accuracy")

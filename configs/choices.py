@@ -1,0 +1,91 @@
+"""Settings that take one of a few words."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Precision(StrEnum):
+    """Arithmetic of weights and activations."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class ConfidenceScale(StrEnum):
+    """How a response states its confidence."""
+
+    DECIMAL = "decimal"  # 0.85
+    PERCENT = "percent"  # 85%
+    VERBAL = "verbal"  # one of response.confidence_words
+
+
+class Reading(StrEnum):
+    """Which rules say whether a response is well formed, what its answer is, and whether that is right."""
+
+    STRICT = "strict"  # the recipe's own: section `response`, and rewards.correctness
+    EMOCALIBER = "emocaliber"  # EmoCaliber's released reward
+    RLCR = "rlcr"  # RLCR's released reward
+
+
+class Reference(StrEnum):
+    """What an answer is held against."""
+
+    LABEL = "label"  # the row's label; the most frequent one where there are counts
+    ANNOTATOR = "annotator"  # one annotator's judgement, drawn afresh for each visit of a prompt
+    SHARES = "shares"  # all annotators: correctness is the share of them that agree with the answer
+
+
+class ScoringRule(StrEnum):
+    """Strictly proper scores of a stated confidence."""
+
+    BRIER = "brier"
+    LOG = "log"  # clipped to [log_clip, 1 - log_clip]
+    UNCLIPPED_LOG = "unclipped_log"  # unbounded: for the preset that has it
+    SPHERICAL = "spherical"
+
+
+class Credit(StrEnum):
+    """Which tokens a reward part is credited to."""
+
+    APART = "apart"  # confidence tokens: calibration; all others: correctness
+    JOINT = "joint"  # every token: the weighted sum
+
+
+class ConfidenceGradient(StrEnum):
+    """How the expected reward of the confidence tokens is differentiated."""
+
+    SAMPLED = "sampled"  # through the confidence that was sampled
+    EXACT = "exact"  # through the policy's probability of every confidence of the grid
+
+
+class Baseline(StrEnum):
+    """What is subtracted from a reward within its group."""
+
+    MEAN = "mean"
+    LEAVE_ONE_OUT = "leave_one_out"
+
+
+class Preset(StrEnum):
+    """Mixes of published methods; `configs.presets` has their settings."""
+
+    DEFAULT = "default"  # correctness for the answer, Brier for the confidence, apart
+    EMOCALIBER = "emocaliber"  # the released code of EmoCaliber
+    RLCR = "rlcr"  # arXiv 2507.16806
+    DCPO = "dcpo"  # arXiv 2603.09117
+    RLVR = "rlvr"  # correctness alone: what calibration is compared with
+
+
+class SeedSource(StrEnum):
+    """Where the confidences of stage 2 come from."""
+
+    AGREEMENT = "agreement"  # share of the stage-1 model's own samples that give the same answer
+    ANNOTATORS = "annotators"  # annotators' share of the answer
+
+
+class WandbMode(StrEnum):
+    """Where Weights & Biases keeps a run."""
+
+    DISABLED = "disabled"
+    OFFLINE = "offline"  # files in the run's folder
+    ONLINE = "online"

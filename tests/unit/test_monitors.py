@@ -1,0 +1,50 @@
+"""Tests of cluster.monitors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from cluster.monitors import WINDOW, Metrics, Monitor
+
+HEALTHY = {"distinct_confidences": 12.0, "confidence": 0.5, "sabotage": 0.01, "accuracy": 0.6}
+
+
+def told(steps: Sequence[Metrics]) -> list[tuple[int, str]]:
+    monitor = Monitor()
+    return [(step, text) for step, metrics in enumerate(steps, start=1) for text in monitor.look(metrics, step)]
+
+
+def test_a_healthy_run_is_told_nothing() -> None:
+    assert told([HEALTHY] * 5 * WINDOW) == []
+
+
+def test_one_confidence_for_all_is_a_collapse_told_once_a_window_with_what_to_change() -> None:
+    found = told([HEALTHY] * WINDOW + [HEALTHY | {"distinct_confidences": 1.0, "confidence": 0.55}] * 2 * WINDOW)
+
+    steps = [step for step, _ in found]
+    assert WINDOW < steps[0] <= 2 * WINDOW
+    assert [later - earlier for earlier, later in pairwise(steps)] == [WINDOW] * (len(steps) - 1)
+    assert found[-1][1].startswith(f"COLLAPSE: over {WINDOW} steps 1.0 different confidences were in use, around 0.55")
+    assert "rl.optimizer.learning_rate" in found[0][1]
+
+
+def test_one_step_of_few_confidences_is_no_collapse() -> None:
+    assert told([HEALTHY] * WINDOW + [HEALTHY | {"distinct_confidences": 1.0}] + [HEALTHY] * WINDOW) == []
+
+
+def test_more_suspects_and_fewer_right_answers_are_sabotage() -> None:
+    found = told([HEALTHY] * WINDOW + [HEALTHY | {"sabotage": 0.3, "accuracy": 0.4}] * WINDOW)
+
+    assert [text.split(":")[0] for _, text in found] == ["SABOTAGE"]
+    assert "rewards.credit to apart" in found[0][1]
+
+
+def test_suspects_without_fewer_right_answers_are_doubt() -> None:
+    assert told([HEALTHY] * WINDOW + [HEALTHY | {"sabotage": 0.3}] * WINDOW) == []
+
+
+def test_a_run_that_is_well_formed_only_later_is_watched_from_then_on() -> None:
+    silent: Metrics = {"accuracy": 0.0, "sabotage": None}
+
+    assert told([silent] * 2 * WINDOW + [HEALTHY] * 2 * WINDOW) == []

@@ -1,0 +1,108 @@
+"""Tests of cluster.rescore."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.rescore import rescore, rescore_table, scored_groups
+from cluster.run_folder import RunFolder
+from configs.load import load_recipe, write_resolved
+from rollout.rollout_file import RolloutWriter
+from rollout.trajectory import Group, Score, Span, Trajectory
+from tests.unit.groups import example_group, example_sample
+
+DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+
+
+def scored(correct: float, confidence: float) -> Trajectory:
+    parts = {"correctness": correct, "calibration": -((confidence - correct) ** 2), "format": 1.0}
+    score = Score("joy", confidence, None, correct, correct, parts, None, None, Span(2, 4))
+    return Trajectory(example_sample(), score)
+
+
+def malformed() -> Trajectory:
+    parts = {"correctness": 0.0, "calibration": -1.0, "format": 0.0}
+    return Trajectory(example_sample(), Score(None, None, "missing_tag", None, None, parts, None, None, None))
+
+
+def group(number: int, *trajectories: Trajectory) -> Group:
+    return replace(example_group(), group_id=number, trajectories=trajectories)
+
+
+def run_with(folder: Path, *groups: Group, overrides: tuple[str, ...] = ()) -> RunFolder:
+    run = RunFolder(folder)
+    write_resolved(load_recipe(DEMO, overrides), run.recipe)
+    for worker in (0, 1):
+        with RolloutWriter(run.stage(3).rollouts / f"reward-{worker}.rollouts") as file:
+            for one in groups[worker::2]:
+                file.append(one)
+    return run
+
+
+JOINT = ("rewards.credit=joint", "rewards.confidence_gradient=sampled")
+BOLD, MEEK = scored(1.0, 0.2), scored(0.0, 0.1)  # under much calibration the meek one is worth more
+
+
+def test_the_same_mix_changes_nothing(tmp_path: Path) -> None:
+    run = run_with(tmp_path, group(0, BOLD, MEEK), group(1, BOLD, BOLD, malformed()))
+
+    *_, (_, _, everything) = rescore(run, ["calibration=1.0"])
+
+    assert (everything.groups, everything.responses) == (2, 5)
+    assert everything.reward[0] == everything.reward[1] == pytest.approx(np.mean([1.36, 0.99, 1.36, 1.36, -1.0]))
+    assert everything.answer_correlation == pytest.approx(1.0)
+    assert (everything.answer_turned, everything.confidence_turned, everything.best_changed) == (0.0, 0.0, 0.0)
+
+
+def test_jointly_more_calibration_turns_the_best_answer_round(tmp_path: Path) -> None:
+    run = run_with(tmp_path, group(0, BOLD, MEEK), overrides=JOINT)
+
+    *_, changes = rescore(run, ["calibration=4"])
+
+    assert changes[-1].reward == pytest.approx(((1.36 + 0.99) / 2, (2 - 2.56 + 1 - 0.04) / 2))
+    assert (changes[-1].answer_turned, changes[-1].best_changed) == (1.0, 1.0)
+
+
+def test_apart_the_answers_advantages_do_not_depend_on_the_weight_of_calibration(tmp_path: Path) -> None:
+    run = run_with(tmp_path, group(0, BOLD, MEEK), group(1, MEEK, BOLD, BOLD))
+
+    *_, changes = rescore(run, ["calibration=4"])
+
+    assert changes[-1].answer_correlation == pytest.approx(1.0)
+    assert changes[-1].answer_turned == 0.0
+
+
+def test_a_group_that_was_scored_twice_counts_once_and_in_the_order_of_admission(tmp_path: Path) -> None:
+    run = run_with(tmp_path, group(4, BOLD, MEEK), group(2, MEEK, MEEK), group(4, BOLD, MEEK))
+
+    found = scored_groups(run.stage(3).rollouts)
+
+    assert [[score.correct for score in scores] for scores in found] == [[0.0, 0.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("change", ["scoring_rule=log", "log_clip=0.2", "reference=label"])
+def test_what_is_decided_before_the_parts_cannot_be_changed_afterwards(tmp_path: Path, change: str) -> None:
+    run = run_with(tmp_path, group(0, BOLD, MEEK))
+
+    with pytest.raises(ValueError, match=f"rewards.{change.partition('=')[0]} decides the raw parts"):
+        rescore(run, [change])
+
+
+def test_a_run_without_rollouts_is_named(tmp_path: Path) -> None:
+    run = run_with(tmp_path)
+
+    with pytest.raises(FileNotFoundError, match="holds no group of two scored responses"):
+        rescore(run, ["calibration=1"])
+
+
+def test_the_table_has_a_row_for_each_part_of_the_run_and_one_for_all(tmp_path: Path) -> None:
+    run = run_with(tmp_path, *(group(number, BOLD, MEEK) for number in range(8)))
+
+    table = rescore_table(*rescore(run, ["calibration=0.5"]))
+
+    assert "before: correctness 1, calibration 1, format 1; credit apart, baseline mean" in table
+    assert [line.split()[0] for line in table.splitlines()[4:9]] == ["part"] * 4 + ["all"]
