@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from cluster.records import GroupRecord, SampleRecord
 from cluster.run_log import Column, RunLog
 from cluster.visits import Visits
 from configs.load import load_recipe
-from configs.schema import Recipe, Reference
+from configs.schema import Recipe, Reference, RewardWeights
 from learner.rl import RlReport
 from rollout.engine import EngineError
 from rollout.prompts import Message, Prompt
@@ -88,10 +89,12 @@ class FakeLearners:
 
     size: int = 2
     trained: list[list[int]] = field(default_factory=list)
+    weights: list[RewardWeights] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
 
-    async def call_each(self, method: str, arguments: list[tuple[list[int], object]]) -> list[RlReport]:
+    async def call_each(self, method: str, arguments: list[tuple[list[int], RewardWeights]]) -> list[RlReport]:
         assert method == "step"
+        self.weights.append(arguments[0][1])
         await asyncio.sleep(1.0)
         self.trained.append(sorted(group for groups, _ in arguments for group in groups))
         return [RlReport(0.0, 0.1, 1e-4, 0.0, 0.0, 0.0, None, None, 10, 1.0)] * self.size
@@ -211,6 +214,30 @@ def test_a_stopped_run_goes_on_and_ends_with_the_totals_of_one_that_was_not(tmp_
     assert second.learners.loaded == [str(tmp_path / "checkpoints" / f"step-{reached:06d}")]
     assert steps == 30
     assert sorted(trained) == list(range(30 * 4))
+
+
+def test_weights_that_are_changed_in_a_running_job_hold_from_the_next_step_on_and_after_a_resume(
+    tmp_path: Path,
+) -> None:
+    first, changed = trial(tmp_path), RewardWeights(calibration=0.5)
+
+    async def changed_and_stopped() -> int:
+        loop = asyncio.get_running_loop()
+        loop.call_later(8.0, (tmp_path / "weights.json").write_text, changed.model_dump_json())
+        loop.call_later(16.0, first.controller.stop)
+        return await first.controller.run()
+
+    reached = virtual_time.run(changed_and_stopped())
+    (tmp_path / "weights.json").unlink()  # a checkpoint that was moved to another folder remembers them
+    second = trial(tmp_path, seed=1)
+    virtual_time.run(second.controller.run())
+
+    before = first.learners.weights.index(changed)
+    assert 0 < before < reached < 30
+    assert first.learners.weights == [RewardWeights()] * before + [changed] * (reached - before)
+    assert set(second.learners.weights) == {changed}
+    logged = [json.loads(line)["weight/calibration"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert logged == [1.0] * before + [0.5] * (30 - before)
 
 
 def test_a_batch_that_never_comes_ends_the_run_with_what_it_waited_for(tmp_path: Path) -> None:
