@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from rollout.trajectory import Span
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of a part of a character
+_TOKENS_KEPT = 2**18  # more than the largest vocabularies have
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,22 +43,11 @@ def decode_with_offsets(tokenizer: Tokenizer, tokens: Sequence[int] | NDArray[np
     or the stream raises its own Exception ("Invalid prefix").
     """
     ids = [int(token) for token in tokens]
-    stream = DecodeStream(skip_special_tokens=False)
-    text = ""
-    offsets = [0]  # of the tokens that have their text; the others wait for the end of a character
-    for position, token in enumerate(ids):
-        chunk = stream.step(tokenizer, token)
-        if chunk is None:
-            continue
-        text += chunk
-        waiting = position + 1 - len(offsets)
-        own = _own_text(tokenizer, token, chunk) if waiting else chunk
-        offsets += [offsets[-1]] * (waiting - 1) + [len(text) - len(own)] * (waiting > 0) + [len(text)]
-    whole = tokenizer.decode(ids, skip_special_tokens=False)
-    _check_decoder(text, whole, complete=len(offsets) == len(ids) + 1)
-    waiting = len(ids) + 1 - len(offsets)
-    offsets += [len(text)] * (waiting - 1) + [len(whole)] * (waiting > 0)
-    return TokenOffsets(text=whole, offsets=np.array(offsets, dtype=np.int64))
+    whole: str = tokenizer.decode(ids, skip_special_tokens=False)
+    texts = [_alone(tokenizer, token) for token in ids]
+    if _REPLACEMENT not in whole and "".join(texts) == whole:  # as nearly always: every token is text by itself
+        return TokenOffsets(whole, np.array([0, *accumulate(map(len, texts))], dtype=np.int64))
+    return TokenOffsets(whole, _streamed_offsets(tokenizer, ids, whole))
 
 
 def token_span(offsets: NDArray[np.int64], start_char: int, end_char: int) -> Span | None:
@@ -72,13 +66,38 @@ def token_span(offsets: NDArray[np.int64], start_char: int, end_char: int) -> Sp
     return Span(first - 1 if reaches_over else first, end)
 
 
+def _streamed_offsets(tokenizer: Tokenizer, ids: Sequence[int], whole: str) -> NDArray[np.int64]:
+    """[T + 1] of any tokens, ten times slower than to look up what each is by itself."""
+    stream = DecodeStream(skip_special_tokens=False)
+    text = ""
+    offsets = [0]  # of the tokens that have their text; the others wait for the end of a character
+    for position, token in enumerate(ids):
+        chunk = stream.step(tokenizer, token)
+        if chunk is None:
+            continue
+        text += chunk
+        waiting = position + 1 - len(offsets)
+        own = _own_text(tokenizer, token, chunk) if waiting else chunk
+        offsets += [offsets[-1]] * (waiting - 1) + [len(text) - len(own)] * (waiting > 0) + [len(text)]
+    _check_decoder(text, whole, complete=len(offsets) == len(ids) + 1)
+    waiting = len(ids) + 1 - len(offsets)
+    offsets += [len(text)] * (waiting - 1) + [len(whole)] * (waiting > 0)
+    return np.array(offsets, dtype=np.int64)
+
+
+@lru_cache(maxsize=_TOKENS_KEPT)
+def _alone(tokenizer: Tokenizer, token: int) -> str:
+    text: str = tokenizer.decode([token], skip_special_tokens=False)
+    return text
+
+
 def _own_text(tokenizer: Tokenizer, token: int, chunk: str) -> str:
     """The part of a chunk that its last token made, where the tokens before it left bytes open.
 
     Where that token is a text by itself, what comes before it is what the others failed to complete,
     and theirs: so a tag after a broken character keeps its exact place.
     """
-    alone = tokenizer.decode([token], skip_special_tokens=False)
+    alone = _alone(tokenizer, token)
     return alone if chunk.endswith(alone) else chunk
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from rollout.spans import TokenOffsets, decode_with_offsets, token_span
+from rollout.spans import TokenOffsets, _streamed_offsets, decode_with_offsets, token_span
 from rollout.trajectory import Span
 
 END, ANSWER, ANSWER_END = "<|im_end|>", "<answer>", "</answer>"
@@ -84,6 +84,14 @@ def test_any_tokens_at_all_give_the_tokenizers_own_text_and_offsets_that_grow(to
     assert offsets.offsets[0] == 0
     assert offsets.offsets[-1] == len(offsets.text)
     assert (np.diff(offsets.offsets) >= 0).all()
+
+
+@given(TOKENS | TEXTS.map(lambda text: tokenizer().encode(text).ids))
+@settings(max_examples=300, deadline=None)
+def test_tokens_looked_up_one_by_one_have_the_offsets_that_decoding_in_order_gives(tokens: list[int]) -> None:
+    found = decode_with_offsets(tokenizer(), tokens)
+
+    assert found.offsets.tolist() == _streamed_offsets(tokenizer(), tokens, found.text).tolist()
 
 
 @given(TOKENS, st.data())
