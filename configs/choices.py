@@ -28,6 +28,15 @@ class Reading(StrEnum):
     RLCR = "rlcr"  # RLCR's released reward
 
 
+class Correctness(StrEnum):
+    """What says whether an answer is right; beside these a scorer of the user's own, `package.module:Class`."""
+
+    EXACT = "exact"  # the same text once normalised, one of the candidates where there are some
+    NUMERIC = "numeric"  # the same number, however it is written
+    CHOICE = "choice"  # the letter of a multiple choice
+    JUDGE = "judge"  # a service over HTTP: section rewards.judge
+
+
 class Reference(StrEnum):
     """What an answer is held against."""
 

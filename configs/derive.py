@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from math import ceil
 
 from configs.memory import Memory, estimate_memory, kv_bytes_per_token, parameter_count
+from configs.reward_settings import LONGEST_PAUSE
 from configs.schema import (
     ConfidenceGradient,
     ConfidenceScale,
+    Correctness,
     Credit,
     Reading,
     Recipe,
@@ -67,7 +69,14 @@ def derive(recipe: Recipe, parameters: int | None = None) -> Derived:
 
 def problems(recipe: Recipe) -> list[str]:
     """Combinations of valid settings that cannot work, each with the key to change and the remedy."""
-    checks = (_batch_problems, _length_problems, _device_problems, _reward_problems, _data_problems)
+    checks = (
+        _batch_problems,
+        _length_problems,
+        _device_problems,
+        _reward_problems,
+        _service_problems,
+        _data_problems,
+    )
     found = [problem for check in checks for problem in check(recipe)]
     if recipe.model.scratch is not None:
         found += _width_problems(recipe.model.scratch)
@@ -163,10 +172,36 @@ def _reward_problems(recipe: Recipe) -> Iterator[str]:
             f"rewards.reading: {rewards.reading} holds answers against one label and knows no shares; set "
             "rewards.reference to label or annotator and rewards.target to its outcome, or the reading to strict"
         )
+    if not strict and rewards.correctness != Correctness.EXACT:
+        yield (
+            f"rewards.correctness: {rewards.correctness} is never asked, since rewards.reading {rewards.reading} says "
+            "itself what is right; set it to exact, or the reading to strict"
+        )
     if rewards.divide_by_std and rewards.credit is Credit.APART:
         yield (
             "rewards.divide_by_std: what is divided is the whole reward, and credit is apart; set it to false, or "
             "rewards.credit to joint"
+        )
+
+
+def _service_problems(recipe: Recipe) -> Iterator[str]:
+    """Where all that a response may take is more than a group may, the worker is replaced for what it is allowed."""
+    rewards, service, samples = recipe.rewards, recipe.reward_service, recipe.rl.samples_per_prompt
+    limit = f"reward_service.seconds_per_group: {service.seconds_per_group:g}"
+    needed = samples * service.seconds_per_response
+    if rewards.own_scorer and needed > service.seconds_per_group:
+        yield (
+            f"{limit} is less than the {needed:g} that {samples} responses may take, one after the other, of "
+            f"reward_service.seconds_per_response ({service.seconds_per_response:g}) each; raise it or lower that"
+        )
+    if rewards.judge is None:
+        return
+    needed = ceil(samples / rewards.judge.requests_at_once) * rewards.judge.seconds_at_most
+    if needed > service.seconds_per_group:
+        yield (
+            f"{limit} is less than the {needed:g} that a judge may take for {samples} responses, "
+            f"{rewards.judge.requests_at_once} at once, by rewards.judge.attempts and seconds_per_request, pauses of "
+            f"{LONGEST_PAUSE:g} s between them; raise it or lower those"
         )
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from configs.choices import Baseline, ConfidenceGradient, Credit, Preset, Reading, Reference, ScoringRule
+from configs.choices import Baseline, ConfidenceGradient, Correctness, Credit, Preset, Reading, Reference, ScoringRule
 from configs.presets import with_preset
 from configs.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section, Share
+
+LONGEST_PAUSE = 10.0  # seconds before a request to a judge is sent again, whatever the judge asks for
+
+_OWN_SCORER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 class RewardService(Section):
@@ -20,8 +25,41 @@ class RewardService(Section):
     """Reward workers."""
     cpus_per_worker: NonNegativeFloat = 0.25
     """Ray CPUs a worker reserves."""
-    seconds_per_group: PositiveFloat = 30.0
-    """Time limit for scoring one group."""
+    seconds_per_group: PositiveFloat = 120.0
+    """Time limit for scoring one group; a worker that takes longer is replaced."""
+    seconds_per_response: PositiveFloat = 5.0
+    """Time limit of one call of a scorer of your own (rewards.correctness: package.module:Class)."""
+    memory_gib_per_scorer: PositiveFloat = 4.0
+    """Memory such a scorer may take beyond what it has once it is made, GiB."""
+
+
+class Judge(Section):
+    """A service that is sent {"answer", "reference"} and says {"score"}, a number in [0, 1]."""
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    """Address that takes the POST requests."""
+    token_variable: str | None = None
+    """Environment variable with a bearer token for it, set wherever a reward worker runs."""
+    seconds_per_request: PositiveFloat = 10.0
+    """Time limit of one request."""
+    attempts: PositiveInt = 3
+    """Times a question is sent, where the judge is not reached, too slow, overloaded (429) or at fault (408, 5xx)."""
+    seconds_of_backoff: PositiveFloat = 0.5
+    """Pause before the second attempt, doubled before each one after it, up to half of it left out at random; what the
+    judge asks for (Retry-After) takes its place. None is longer than 10 s."""
+    requests_at_once: PositiveInt = 16
+    """Requests a reward worker has under way at a time."""
+    failures_before_pause: PositiveInt = 8
+    """Questions without a verdict in a row after which none is asked for a while."""
+    pause_seconds: PositiveFloat = 30.0
+    """How long that while is; then one question is a trial."""
+    cached_verdicts: PositiveInt = 10_000
+    """Verdicts a reward worker remembers, those least recently asked for forgotten first."""
+
+    @property
+    def seconds_at_most(self) -> float:
+        """Time that one question may take."""
+        return self.attempts * self.seconds_per_request + (self.attempts - 1) * LONGEST_PAUSE
 
 
 class RewardWeights(Section):
@@ -81,6 +119,10 @@ class Rewards(Section):
     """Which rules a response is read by."""
     reference: Reference = Reference.LABEL
     """What an answer is held against."""
+    correctness: str = Correctness.EXACT.value
+    """What says whether it is right: exact, numeric, choice, judge, or package.module:Class of a scorer of your own."""
+    judge: Judge | None = None
+    """The judge, for rewards.correctness judge."""
     target: TargetMix = TargetMix()
     """What a confidence is scored against."""
     scoring_rule: ScoringRule = ScoringRule.BRIER
@@ -108,3 +150,28 @@ class Rewards(Section):
     @classmethod
     def _over_its_preset(cls, given: object) -> object:
         return with_preset(given) if isinstance(given, Mapping) else given
+
+    @field_validator("correctness")
+    @classmethod
+    def _is_known_or_a_scorer(cls, given: str) -> str:
+        if given not in list(Correctness) and not _OWN_SCORER.fullmatch(given):
+            raise ValueError(
+                f"got {given!r}, expected {', '.join(Correctness)}, or package.module:Class of a scorer of your own"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _has_its_judge(self) -> Rewards:
+        if self.correctness == Correctness.JUDGE and self.judge is None:
+            raise ValueError("rewards.correctness: judge needs the section rewards.judge; give it at least its url")
+        if self.correctness != Correctness.JUDGE and self.judge is not None:
+            raise ValueError(
+                f"rewards.judge is never asked with rewards.correctness {self.correctness}; set that to judge, or "
+                "leave the section out"
+            )
+        return self
+
+    @property
+    def own_scorer(self) -> bool:
+        """Whether correctness is said by a class of the user's."""
+        return self.correctness not in list(Correctness)

@@ -15,6 +15,7 @@ from configs.choices import (
     Baseline,
     ConfidenceGradient,
     ConfidenceScale,
+    Correctness,
     Credit,
     Precision,
     Preset,
@@ -25,18 +26,20 @@ from configs.choices import (
     WandbMode,
 )
 from configs.response import Response
-from configs.reward_settings import MalformedParts, Rewards, RewardService, RewardWeights, TargetMix
+from configs.reward_settings import Judge, MalformedParts, Rewards, RewardService, RewardWeights, TargetMix
 from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section, Share
 
 __all__ = [
     "Baseline",
     "ConfidenceGradient",
     "ConfidenceScale",
+    "Correctness",
     "Credit",
     "Data",
     "EmojiData",
     "Engine",
     "Evaluation",
+    "Judge",
     "Learner",
     "MalformedParts",
     "Model",

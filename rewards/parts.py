@@ -22,11 +22,18 @@ from rewards.scoring import Floats, Scorer
 PARTS = ("correctness", "calibration", "format")  # the fields of configs.reward_settings.RewardWeights
 
 
+class MatchError(RuntimeError):
+    """A matcher came to no verdict, for no fault of the answer or the reference: costs one response, and is counted."""
+
+
 class Matcher(Protocol):
     """Says whether an answer is right."""
 
     def __call__(self, answer: str, reference: str, /) -> float:
-        """1 if the answer is what the reference says, 0 if not, or how much of it, in [0, 1]."""
+        """1 if the answer is what the reference says, 0 if not, or how much of it, in [0, 1].
+
+        Raises MatchError where it cannot tell, ValueError for a reference that no answer can be held against.
+        """
 
 
 @dataclass(frozen=True, slots=True)

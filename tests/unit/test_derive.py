@@ -202,6 +202,7 @@ def test_a_recipe_that_can_work_has_no_problems(tmp_path: Path) -> None:
 
 
 SCRATCH = "model={path: null, scratch: {}}"
+JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_once: 2}}"
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,21 @@ SCRATCH = "model={path: null, scratch: {}}"
             ["rewards.confidence_gradient=exact", "learner.attention=flash_attention_2"],
             "learner.attention: flash_attention_2 ",
             "sdpa or eager",
+        ),
+        (
+            ["rewards.correctness=numeric", "rewards.preset=rlcr"],
+            "rewards.correctness: numeric ",
+            "set it to exact, or the reading to strict",
+        ),
+        (
+            ["rewards.correctness=a.b:C", "reward_service.seconds_per_group=19.9"],
+            "reward_service.seconds_per_group: 19.9 is less than the 20 ",  # 4 responses of 5 s
+            "raise it or lower that",
+        ),
+        (
+            [JUDGE, "reward_service.seconds_per_group=99"],
+            "reward_service.seconds_per_group: 99 is less than the 100 ",  # 2 rounds of 3 times 10 s and 2 pauses of 10
+            "raise it or lower those",
         ),
         (["seeding.rows_per_prompt=33"], "seeding.rows_per_prompt: 33 ", "lower it or raise those"),
         (
@@ -258,6 +274,9 @@ def test_a_combination_that_cannot_work_is_named_with_its_remedy(
         ["seeding.source=annotators", "seeding.rows_per_prompt=33"],
         ["evaluation.temperature=0"],
         ["rewards.confidence_gradient=exact", "learner.attention=eager"],
+        ["rewards.correctness=a.b:C", "reward_service.seconds_per_group=20"],
+        ["rewards.correctness=numeric", "reward_service.seconds_per_group=1"],
+        [JUDGE, "reward_service.seconds_per_group=100"],
         ["model.min_image_pixels=8", "model.max_image_pixels=8"],
     ],
 )

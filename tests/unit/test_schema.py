@@ -17,6 +17,7 @@ from configs.schema import (
     ConfidenceScale,
     Credit,
     Engine,
+    Judge,
     Model,
     Preset,
     Reading,
@@ -158,6 +159,36 @@ def test_a_resolved_preset_is_read_again_as_it_was(preset: Preset) -> None:
     mix = Rewards(preset=preset)
 
     assert Rewards.model_validate(mix.model_dump(mode="json")) == mix
+
+
+@pytest.mark.parametrize("name", ["exact", "numeric", "choice", "scorers:Mine", "my.package.scorers:Mine_2"])
+def test_correctness_is_one_of_the_built_in_words_or_a_class_of_the_users(name: str) -> None:
+    mix = Rewards(correctness=name)
+
+    assert mix.own_scorer is (":" in name)
+
+
+@pytest.mark.parametrize("name", ["Exact", "exact ", "", "scorers.Mine", ":Mine", "my scorers:Mine", "a:B:C", "a:B()"])
+def test_what_correctness_cannot_be_is_answered_with_what_it_can(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"expected exact, numeric, choice, judge, or package.module:Class"):
+        Rewards(correctness=name)
+
+
+def test_a_judge_and_its_settings_go_together() -> None:
+    judge = Judge(url="https://judge/score", attempts=4, seconds_per_request=5.0)
+
+    assert Rewards(correctness="judge", judge=judge).judge == judge
+    assert judge.seconds_at_most == 4 * 5 + 3 * 10
+    with pytest.raises(ValidationError, match=r"needs the section rewards.judge"):
+        Rewards(correctness="judge")
+    with pytest.raises(ValidationError, match=r"rewards.judge is never asked with rewards.correctness exact"):
+        Rewards(judge=judge)
+
+
+@pytest.mark.parametrize("url", ["judge:8000", "ftp://judge", "http://", "http://judge /score"])
+def test_a_judge_is_asked_over_http(url: str) -> None:
+    with pytest.raises(ValidationError, match="url"):
+        Judge(url=url)
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are() -> None:

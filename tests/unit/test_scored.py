@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 
 from configs.schema import Response, Rewards, ScoringRule
 from rewards.parse import Malformed, render
+from rewards.parts import MatchError
+from rollout.codec import decode_group, encode_group
 from rollout.prompts import Message, Prompt
 from rollout.scored import GroupScorer
+from rollout.scorer_process import UnusableScorer
 from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Trajectory, VersionSpan
 from tests.unit.byte_tokenizer import END, tokenizer
 from tests.unit.groups import same
@@ -186,3 +190,63 @@ def test_a_target_that_no_answer_can_match_is_a_failure_and_not_a_wrong_answer()
 
     assert trajectory.score is None
     assert "got the target 'joy', expected one of the candidates" in (trajectory.failure or "")
+
+
+def saying(answer: str) -> Sample:
+    return sample(render({"element": "a sun"}, answer, "0.8"))
+
+
+def test_a_matcher_without_a_verdict_costs_one_response_and_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def matches(answer: str, reference: str, /) -> float:
+        if answer == "positive":
+            return 0.75
+        raise MatchError(f"no verdict on {answer}")
+
+    before = group(*map(saying, ("negative", "positive", "negative", "neutral")))
+    after = GroupScorer(tokenizer(), FORM, Rewards(), matches).score(before, PROMPT)
+
+    assert [t.score.correct if t.score else t.failure for t in after.trajectories] == [
+        "MatchError: no verdict on negative",
+        0.75,
+        "MatchError: no verdict on negative",
+        "MatchError: no verdict on neutral",
+    ]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "group 3: 3 of 4 responses have no score: MatchError: no verdict on negative; MatchError: no verdict on neutral"
+    )
+
+
+def test_a_scorer_that_is_unusable_costs_no_response_but_ends_the_work() -> None:
+    def matches(answer: str, reference: str, /) -> float:
+        raise UnusableScorer("rewards.correctness: gone")
+
+    with pytest.raises(UnusableScorer, match="gone"):
+        GroupScorer(tokenizer(), FORM, Rewards(), matches).score(group(sample(GOOD)), PROMPT)
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "half a pair \ud800"])
+def test_whatever_a_scorer_says_of_its_failure_the_group_can_be_written(text: str) -> None:
+    def matches(answer: str, reference: str, /) -> float:
+        raise MatchError(text)
+
+    after = GroupScorer(tokenizer(), FORM, Rewards(), matches).score(group(sample(GOOD)), PROMPT)
+
+    (trajectory,) = decode_group(encode_group(after)).trajectories
+    assert (trajectory.failure or "").startswith(f"MatchError: {text[:10]}")
+
+
+def test_a_groups_responses_are_judged_at_once_where_a_judge_is_waited_for() -> None:
+    everyone = threading.Barrier(3)
+
+    def matches(answer: str, reference: str, /) -> float:
+        everyone.wait(60)
+        return float(answer == "positive")
+
+    rewards = Rewards.model_validate({"correctness": "judge", "judge": {"url": "http://judge"}})
+    before = group(*map(saying, ("negative", "positive", "neutral")))
+    after = GroupScorer(tokenizer(), FORM, rewards, matches).score(before, PROMPT)
+
+    assert [t.score.correct for t in after.trajectories if t.score] == [0.0, 1.0, 0.0]

@@ -1,0 +1,95 @@
+"""The child's side of `rollout.scorer_process`: makes the user's scorer, and answers until the pipe is closed.
+
+    python -m rollout.scorer_child PACKAGE.MODULE:CLASS PIPE PARENT SECONDS GIB
+
+Messages are JSON. What comes in is [answer, reference], two texts; what goes out is {"ready": true} once, then
+{"score": a number} or {"failure": a text} for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing.connection import Connection
+from numbers import Real
+from pathlib import Path
+
+from rollout.lifeline import end_with
+
+TRACE_CHARACTERS = 2000  # of the end of a trace, which says most
+SECONDS_OF_GRACE = 2.0  # for the parent to end a call that takes too long
+
+Scorer = Callable[[str, str], object]
+
+
+def main() -> None:
+    """Answer the parent's questions."""
+    name, pipe, parent, seconds, gib = sys.argv[1:]
+    os.set_inheritable(int(pipe), False)  # what the scorer starts must not hold it open
+    connection = Connection(int(pipe))
+    end_with(int(parent))
+    try:
+        scorer = _made(name)
+    except Exception as error:  # noqa: BLE001  # goes to the parent, which raises it
+        _send(connection, {"failure": _trace(error)})
+        return
+    _limit_memory(float(gib))
+    _send(connection, {"ready": True})
+    while (question := _next(connection)) is not None:
+        _send(connection, _answer(scorer, question, float(seconds)))
+
+
+def _made(name: str) -> Scorer:
+    module, _, kind = name.partition(":")
+    scorer: Scorer = getattr(import_module(module), kind)()
+    if not callable(scorer):
+        raise TypeError(f"{name} makes an object that cannot be called; give it __call__(self, answer, reference)")
+    return scorer
+
+
+def _limit_memory(gib: float) -> None:
+    """Of address space, beyond what the process has already."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + int(gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _next(connection: Connection) -> tuple[str, str] | None:
+    try:
+        answer, reference = json.loads(connection.recv_bytes())
+    except EOFError:
+        return None
+    return answer, reference
+
+
+def _answer(scorer: Scorer, question: tuple[str, str], seconds: float) -> dict[str, object]:
+    # The kernel's own alarm: a regular expression that runs away holds the interpreter, so that no thread of ours,
+    # the lifeline neither, could end this process were the parent gone.
+    signal.setitimer(signal.ITIMER_REAL, seconds + SECONDS_OF_GRACE)
+    try:
+        score = scorer(*question)
+        if not isinstance(score, Real):
+            raise TypeError(f"it returned {score!r:.100}, expected a number in [0, 1]")
+        return {"score": float(score)}
+    except Exception as error:  # noqa: BLE001  # goes to the parent, which raises it
+        return {"failure": _trace(error)}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))[-TRACE_CHARACTERS:].strip()
+
+
+def _send(connection: Connection, message: dict[str, object]) -> None:
+    connection.send_bytes(json.dumps(message).encode())
+
+
+if __name__ == "__main__":
+    main()
