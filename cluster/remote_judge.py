@@ -1,0 +1,127 @@
+"""A judge that is asked over HTTP whether an answer is right.
+
+    POST {"answer": text, "reference": text}   ->   200 {"score": number in [0, 1]}
+
+Anything else is no verdict. A request that fails for want of the judge (no connection, no answer in time, 408, 429,
+5xx) is sent again; one that it refuses is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Mapping
+
+from urllib3 import PoolManager, Retry, Timeout
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+
+from cluster.breaker import CircuitBreaker
+from cluster.verdicts import Verdicts
+from configs.reward_settings import LONGEST_PAUSE
+from configs.schema import Judge
+from rewards.parts import MatchError
+
+SENT_AGAIN = frozenset({408, 429, *range(500, 600)})
+BODY_SHOWN = 200  # characters of an answer that is none
+
+
+class JudgeError(MatchError):
+    """The judge gave no verdict."""
+
+
+class JudgePausedError(JudgeError):
+    """The judge is not asked at the moment, as it failed too often."""
+
+
+class RemoteJudge:
+    """A matcher that asks a service. Safe to call from several threads at once, which is what makes it fast."""
+
+    def __init__(self, settings: Judge) -> None:
+        """Nothing is sent yet. Raises ValueError where the variable that should hold the token does not."""
+        self._url = settings.url
+        self._headers = _authorization(settings.token_variable)
+        self._connections = PoolManager(
+            maxsize=settings.requests_at_once,
+            timeout=Timeout(total=settings.seconds_per_request),
+            retries=_Retry(
+                total=settings.attempts - 1,
+                allowed_methods=None,  # POST too: to judge changes nothing
+                status_forcelist=SENT_AGAIN,
+                backoff_factor=settings.seconds_of_backoff,
+                backoff_max=LONGEST_PAUSE,
+                retry_after_max=int(LONGEST_PAUSE),
+            ),
+        )
+        self._breaker = CircuitBreaker(
+            f"the judge at {settings.url}", settings.failures_before_pause, settings.pause_seconds
+        )
+        self._verdicts = Verdicts(self._ask, settings.cached_verdicts)
+
+    def __call__(self, answer: str, reference: str, /) -> float:
+        """The judge's score. Raises JudgeError where there is none, JudgePausedError where it was not asked."""
+        return self._verdicts(answer, reference)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._connections.clear()
+
+    def _ask(self, answer: str, reference: str, /) -> float:
+        if not self._breaker.lets_through():
+            raise JudgePausedError(f"the judge at {self._url} failed too often and is not asked for a while")
+        try:
+            verdict = self._score({"answer": answer, "reference": reference})
+        except JudgeError as error:
+            self._breaker.failed(str(error))
+            raise
+        self._breaker.succeeded()
+        return verdict
+
+    def _score(self, question: Mapping[str, str]) -> float:
+        try:
+            response = self._connections.request(
+                "POST", self._url, json=question, headers=self._headers, redirect=False
+            )
+        except HTTPError as error:
+            raise JudgeError(f"the judge at {self._url} gave no verdict: {error}") from error
+        score = _read_score(response)
+        if score is None:
+            raise JudgeError(
+                f"the judge at {self._url} answered {response.status} {response.data[:BODY_SHOWN]!r}, expected 200 and "
+                '{"score": a number in [0, 1]}'
+            )
+        return score
+
+
+class _Retry(Retry):
+    """Pauses before the second attempt too, which the base class sends at once; shortened at random by up to half."""
+
+    RETRY_AFTER_STATUS_CODES = frozenset()  # status_forcelist alone says what is sent again
+
+    def get_backoff_time(self) -> float:
+        pause = self.backoff_factor * 2.0 ** (len(self.history) - 1)
+        return min(self.backoff_max, pause) * random.uniform(0.5, 1.0)
+
+
+def _read_score(response: BaseHTTPResponse) -> float | None:
+    try:
+        message = json.loads(response.data)
+    except (ValueError, RecursionError):
+        return None
+    if response.status != 200 or not isinstance(message, dict) or message.keys() != {"score"}:
+        return None
+    score = message["score"]
+    return float(score) if type(score) in (int, float) and 0 <= score <= 1 else None
+
+
+def _authorization(variable: str | None) -> dict[str, str]:
+    if variable is None:
+        return {}
+    token = os.environ.get(variable)
+    if not token:
+        raise ValueError(
+            f"rewards.judge.token_variable: the environment has no {variable}; set it where this command runs and on "
+            "every node of the cluster, before Ray starts there"
+        )
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,234 @@
+"""The judge's client against a real HTTP server on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import urllib3.util.retry
+
+from cluster.remote_judge import JudgeError, JudgePausedError, RemoteJudge
+from configs.schema import Judge
+
+RIGHT = (200, b'{"score": 1}')
+
+
+@dataclass
+class Server:
+    """Answers with what is planned, one after the other, and then with 0.5."""
+
+    url: str = ""
+    planned: list[tuple[int, bytes] | tuple[int, bytes, dict[str, str]]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    silence: threading.Event | None = None  # answers wait for it
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        with self.lock:
+            self.requests.append({"method": handler.command, "headers": dict(handler.headers), "body": body})
+            status, text, *headers = self.planned.pop(0) if self.planned else (200, b'{"score": 0.5}')
+        if self.silence is not None:
+            self.silence.wait()
+        handler.send_response(status)
+        for name, value in (headers[0] if headers else {}).items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    plan = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            plan.answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Http(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """The client has hung up."""
+
+    with Http(("127.0.0.1", 0), Handler) as http:
+        plan.url = f"http://127.0.0.1:{http.server_port}/judge"
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        yield plan
+        if plan.silence is not None:
+            plan.silence.set()
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What is waited for between attempts, which here takes no time."""
+    found: list[float] = []
+    monkeypatch.setattr(urllib3.util.retry.time, "sleep", found.append)
+    return found
+
+
+Ask = Callable[..., RemoteJudge]
+
+
+@pytest.fixture
+def judge(server: Server, pauses: list[float]) -> Iterator[Ask]:
+    made: list[RemoteJudge] = []
+
+    def judge(**settings: Any) -> RemoteJudge:
+        made.append(RemoteJudge(Judge(url=server.url, **settings)))
+        return made[-1]
+
+    yield judge
+    for one in made:
+        one.close()
+
+
+def test_question_and_score_travel_as_json(server: Server, judge: Ask) -> None:
+    assert judge()("jöy \U0001f600", 'a "b"') == 0.5
+
+    (request,) = server.requests
+    assert request["method"] == "POST"
+    assert json.loads(request["body"]) == {"answer": "jöy \U0001f600", "reference": 'a "b"'}
+    assert request["headers"]["Content-Type"] == "application/json"
+    assert "Authorization" not in request["headers"]
+
+
+def test_the_token_comes_from_the_environment(server: Server, judge: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_TOKEN", "secret")
+
+    judge(token_variable="JUDGE_TOKEN")("a", "b")
+
+    assert server.requests[0]["headers"]["Authorization"] == "Bearer secret"
+
+
+def test_a_token_that_is_not_there_is_refused_before_anything_is_asked(judge: Ask) -> None:
+    with pytest.raises(ValueError, match=r"rewards.judge.token_variable: the environment has no NO_SUCH_TOKEN"):
+        judge(token_variable="NO_SUCH_TOKEN")
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 599])
+def test_a_judge_in_trouble_is_asked_again_after_pauses_that_double(
+    server: Server, judge: Ask, pauses: list[float], status: int
+) -> None:
+    server.planned = [(status, b"")] * 3 + [RIGHT]
+
+    assert judge(attempts=4, seconds_of_backoff=1.0)("a", "b") == 1.0
+
+    assert [0.5 <= pauses[0] <= 1.0, 1.0 <= pauses[1] <= 2.0, 2.0 <= pauses[2] <= 4.0] == [True] * 3
+    assert len(server.requests) == 4
+
+
+def test_a_pause_is_as_long_as_the_judge_asks_for_within_reason(
+    server: Server, judge: Ask, pauses: list[float]
+) -> None:
+    server.planned = [(429, b"", {"Retry-After": "7"}), (503, b"", {"Retry-After": "3600"}), RIGHT]
+
+    assert judge(seconds_of_backoff=0.1)("a", "b") == 1.0
+
+    assert pauses == [7, 10]
+
+
+def test_attempts_come_to_an_end(server: Server, judge: Ask) -> None:
+    server.planned = [(503, b"")] * 3
+
+    with pytest.raises(JudgeError, match=r"gave no verdict: .*too many 503 error responses"):
+        judge(attempts=3)("a", "b")
+
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 413, 422])
+def test_a_question_that_the_judge_refuses_is_not_asked_again(server: Server, judge: Ask, status: int) -> None:
+    server.planned = [(status, b"no such thing", {"Retry-After": "1", "Location": server.url})]
+
+    with pytest.raises(JudgeError, match=f"answered {status} b'no such thing', expected 200"):
+        judge()("a", "b")
+
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"1", b"yes", b"[]", b"{}", b'{"score": null}', b'{"score": "1"}', b'{"score": true}', b"\xff"),
+        *(b'{"score": 1.01}', b'{"score": -1}', b'{"score": NaN}', b'{"score": 1, "answer": 2}', b"[" * 100_000),
+    ],
+)
+def test_an_answer_that_is_no_score_costs_one_response(server: Server, judge: Ask, body: bytes) -> None:
+    server.planned = [(200, body)]
+    asked = judge()
+
+    with pytest.raises(JudgeError, match="answered 200"):
+        asked("a", "b")
+    assert asked("a", "b") == 0.5
+
+
+def test_a_judge_that_does_not_answer_in_time_is_given_up(server: Server, judge: Ask) -> None:
+    server.silence = threading.Event()
+
+    with pytest.raises(JudgeError, match="timed out"):
+        judge(seconds_per_request=0.2, attempts=2)("a", "b")
+
+    assert len(server.requests) == 2
+
+
+def test_a_judge_that_is_not_there_is_given_up(pauses: list[float]) -> None:
+    with (
+        closing(RemoteJudge(Judge(url="http://127.0.0.1:1/judge"))) as judge,
+        pytest.raises(JudgeError, match="Connection refused"),
+    ):
+        judge("a", "b")
+
+    assert len(pauses) == 2
+
+
+def test_a_judge_that_fails_too_often_is_not_asked_until_a_trial_succeeds(
+    server: Server, judge: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.planned = [(500, b"")] * 3
+    asked = judge(attempts=1, failures_before_pause=2, pause_seconds=1000.0)
+    now = [0.0]
+    monkeypatch.setattr(asked._breaker, "_clock", lambda: now[0])
+
+    for answer in ("a", "b"):
+        with pytest.raises(JudgeError, match="500"):
+            asked(answer, "")
+    with pytest.raises(JudgePausedError, match="is not asked for a while"):
+        asked("c", "")
+    assert len(server.requests) == 2
+
+    now[0] = 1000.0
+    with pytest.raises(JudgeError, match="500"):
+        asked("d", "")
+    with pytest.raises(JudgePausedError):
+        asked("d", "")
+
+    now[0] = 2000.0
+    assert [asked(answer, "") for answer in "abcd"] == [0.5] * 4
+
+
+def test_a_verdict_is_remembered_also_while_the_judge_is_paused(server: Server, judge: Ask) -> None:
+    server.planned = [RIGHT, (500, b"")]
+    asked = judge(attempts=1, failures_before_pause=1)
+
+    assert asked("a", "b") == 1.0
+    with pytest.raises(JudgeError):
+        asked("c", "d")
+
+    assert asked("a", "b") == 1.0
+    assert len(server.requests) == 2
