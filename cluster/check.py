@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cluster.matchers import opened
 from configs.derive import Derived, derive, problems
 from configs.fields import describe
 from configs.schema import Recipe
@@ -21,14 +22,17 @@ def describe_fields() -> str:
 
 
 def describe_recipe(recipe: Recipe) -> str:
-    """Derived numbers, the reward mix and whether it is safe, and what cannot work."""
+    """Derived numbers, the reward mix and whether it is safe, and what cannot work.
+
+    A scorer of the user's is made once, in a process of its own.
+    """
     derived = derive(recipe)
     return "\n".join(
         [
             *_sizes(recipe, derived),
             *_memory(derived),
             *_mix(recipe),
-            *(f"PROBLEM  {p}" for p in problems(recipe)),
+            *(f"PROBLEM  {p}" for p in [*problems(recipe), *_matcher_problems(recipe)]),
         ]
     )
 
@@ -75,7 +79,7 @@ def _memory(derived: Derived) -> Iterator[str]:
 def _mix(recipe: Recipe) -> Iterator[str]:
     rewards = recipe.rewards
     weights = ", ".join(f"{weight:g} x {name}" for name, weight in rewards.weights.model_dump().items())
-    against = f"answers against the {rewards.reference}"
+    against = f"answers against the {rewards.reference} ({rewards.correctness})"
     yield (
         f"rewards  {weights}; {rewards.scoring_rule} score, credit {rewards.credit}, {against}, "
         f"{rewards.confidence_gradient} confidence gradient"
@@ -84,3 +88,11 @@ def _mix(recipe: Recipe) -> Iterator[str]:
     yield from (f"         {finding.severity}: {finding.message}" for finding in findings)
     if not findings:
         yield "         safe: no response gains by being wrong on purpose, none by being malformed"
+
+
+def _matcher_problems(recipe: Recipe) -> Iterator[str]:
+    try:
+        with opened(recipe.rewards, recipe.reward_service):
+            return
+    except ValueError as error:
+        yield str(error)

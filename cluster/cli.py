@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    check = _command(commands, "check", _check, "print what a recipe comes to, and start nothing")
+    check = _command(commands, "check", _check, "print what a recipe comes to, and start no job")
     _takes_recipe(check)
     check.add_argument("--fields", action="store_true", help="list every setting with its default and meaning")
 
@@ -307,13 +307,15 @@ def _pipeline(options: argparse.Namespace) -> int:
 
 
 def _reward(options: argparse.Namespace) -> int:
+    from cluster.matchers import opened
     from cluster.reward_rows import mix_of, reward_rows
-    from rewards.correctness import is_correct
+    from configs.schema import RewardService
     from rewards.safety import unsafe
 
-    rewards, form = mix_of(options.mix, options.overrides)
-    answers = reward_rows(options.rows, rewards, form, is_correct)
-    text = "".join(f"{json.dumps(answer, ensure_ascii=False)}\n" for answer in answers)
+    rewards, form, service = mix_of(options.mix, options.overrides)
+    with opened(rewards, service) as matches:
+        answers = reward_rows(options.rows, rewards, form, matches)
+        text = "".join(f"{json.dumps(answer, ensure_ascii=False)}\n" for answer in answers)
     if options.out is None:
         print(text, end="")
     else:

@@ -6,6 +6,7 @@ import asyncio
 
 from cluster.evaluation import evaluate, model_tokenizer
 from cluster.final_table import final_table
+from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
 from cluster.run_folder import RunFolder, digest
 from cluster.sampling import RolloutWorkers
@@ -40,13 +41,14 @@ def run_one_stage(recipe: Recipe, number: int) -> int:
 
 
 def _prepare(recipe: Recipe) -> RunFolder:
-    """Data built and every file checked before any model loads, the resolved recipe written, Ray joined."""
+    """Data built, files and matcher checked before any model loads, the resolved recipe written, Ray joined."""
     prepare_data(recipe)
     data = recipe.data
     read_file(recipe, data.stage1, need_response=True, require_reference=False)
     read_file(recipe, data.stage2, require_reference=False)
-    for name in (data.stage3, *data.evaluation.values()):
+    for name in data.evaluation.values():
         read_file(recipe, name)
+    refuse_unusable(recipe, read_file(recipe, data.stage3))
     run = RunFolder.of(recipe)
     write_resolved(recipe, run.recipe)
     connect()

@@ -19,26 +19,26 @@ import numpy as np
 
 from cluster.predictions import PredictionRow, read_predictions
 from configs.load import load_recipe
-from configs.schema import Preset, Reference, Response, Rewards
+from configs.schema import Preset, Reference, Response, Rewards, RewardService
 from rewards.correctness import draw_annotator, majority
 from rewards.mixing import combine
-from rewards.parts import PARTS, Judged, Matcher, Scored, Truth, judge, score
+from rewards.parts import PARTS, Judged, Matcher, MatchError, Scored, Truth, judge, score
 from rewards.readings import released_parts
 
 
-def mix_of(name: str, overrides: Sequence[str]) -> tuple[Rewards, Response]:
-    """The mix of a preset or of a recipe, and the form its responses have.
+def mix_of(name: str, overrides: Sequence[str]) -> tuple[Rewards, Response, RewardService]:
+    """The mix of a preset or of a recipe, the form its responses have, and the limits of its scorers.
 
     Raises RecipeError for a recipe that is wrong, ValueError for a name that is neither.
     """
     if name in list(Preset):
         if overrides:
             raise ValueError(f"{name} is a preset, which is what was published: give a recipe to change settings of")
-        return Rewards(preset=Preset(name)), Response()
+        return Rewards(preset=Preset(name)), Response(), RewardService()
     if not Path(name).exists():
         raise ValueError(f"got {name!r}, expected a preset ({', '.join(Preset)}) or the file of a recipe")
     recipe = load_recipe(Path(name), overrides)
-    return recipe.rewards, recipe.response
+    return recipe.rewards, recipe.response, recipe.reward_service
 
 
 def reward_rows(
@@ -74,7 +74,7 @@ def _group(
         truth = Truth(target, row.candidates, row.counts)
         try:
             judged[number] = judge(row.response, truth, form, rewards, matches, truncated=row.truncated)
-        except ValueError as error:
+        except (ValueError, MatchError) as error:
             failures[number] = str(error)
     scored = dict(zip(judged, score(list(judged.values()), rewards), strict=True))
     answers = []

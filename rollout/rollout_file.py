@@ -62,11 +62,12 @@ class RolloutWriter:
             self._file.close()
             raise
 
-    def append(self, group: Group) -> None:
-        """Add one group. Raises CodecError, with nothing written, for a group that is not valid."""
+    def append(self, group: Group) -> bytes:
+        """Add one group; returns it encoded. Raises CodecError, with nothing written, for one that is not valid."""
         payload = encode_group(group)
         checked = struct.pack("<II", len(payload), zlib.crc32(payload))
         self._file.write(checked + struct.pack("<I", zlib.crc32(checked)) + payload)
+        return payload
 
     def flush(self, *, sync: bool = False) -> None:
         """Hand everything appended to the operating system; with `sync`, wait for the disk."""

@@ -23,6 +23,7 @@ from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
 from configs.load import RecipeError, describe
 from configs.schema import Response
+from rewards.parse import render
 from tests.unit.score_file import score_file
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
@@ -269,6 +270,13 @@ def test_check_names_what_cannot_work_and_what_is_unsafe(run: Run) -> None:
     assert "safe: no response gains" not in told.out
 
 
+def test_check_names_a_scorer_that_cannot_be_made(run: Run) -> None:
+    told = run("check", DEMO, "rewards.correctness=no.such.module:Scorer")
+
+    assert "PROBLEM  rewards.correctness: the scorer no.such.module:Scorer cannot be made: " in told.out
+    assert "No module named 'no'" in told.out
+
+
 def test_check_lists_every_setting_with_its_default(run: Run) -> None:
     told = run("check", DEMO, "--fields")
 
@@ -277,6 +285,22 @@ def test_check_lists_every_setting_with_its_default(run: Run) -> None:
     assert "\nrl.steps: int >= 1\n" in told.out  # it has no default
     assert [found.path for found in describe() if f"{found.path}: {found.type}" not in told.out] == []
     assert [found.path for found in describe() if f"\n    {found.help}" not in told.out] == []
+
+
+# Reward
+
+
+@pytest.mark.parametrize("correctness", ["numeric", "tests.unit.user_scorers:Halves"])
+def test_reward_holds_answers_against_the_truth_as_the_recipe_says(run: Run, correctness: str) -> None:
+    response = render({}, "50%", "0.8")
+    row = {"response": response, "ground_truth": "1/2"}
+    Path("rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (row, row | {"ground_truth": "51%"})))
+    settings = [f"rewards.correctness={correctness}", "rewards.target=null", "rewards.reference=label"]
+
+    told = run("reward", DEMO, "rows.jsonl", "response.reasoning_elements=[]", *settings)
+
+    assert (told.code, told.err) == (0, "")
+    assert [json.loads(line)["correct"] for line in told.out.splitlines()] == [1.0, 0.0]
 
 
 # Mistakes and bugs

@@ -138,7 +138,7 @@ def test_what_is_neither_preset_nor_recipe_is_refused(mix: str, overrides: list[
 def test_a_recipes_mix_is_read_with_its_overrides() -> None:
     demo = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 
-    rewards, form = mix_of(str(demo), ["rewards.weights.calibration=0.5"])
+    rewards, form, _ = mix_of(str(demo), ["rewards.weights.calibration=0.5"])
 
     assert rewards.weights.calibration == 0.5
     assert form.confidence_step == 0.05

@@ -1,0 +1,65 @@
+"""The matcher that a recipe names, with the process or the connections it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+
+from cluster.remote_judge import RemoteJudge
+from configs.schema import Recipe, Reference, Rewards, RewardService
+from rewards.matching import BUILT_IN
+from rewards.parts import Matcher
+from rollout.prompts import Prompt
+from rollout.readers import DataError
+from rollout.scorer_process import ScorerProcess
+
+
+@contextmanager
+def opened(rewards: Rewards, service: RewardService) -> Iterator[Matcher]:
+    """What `rewards.correctness` names. Its process and its connections end with the context.
+
+    Raises UnusableScorer for a scorer that cannot be imported or made, ValueError for a judge without its token.
+    """
+    if rewards.judge is not None:
+        with closing(RemoteJudge(rewards.judge)) as judge:
+            yield judge
+    elif rewards.own_scorer:
+        name, seconds, gib = rewards.correctness, service.seconds_per_response, service.memory_gib_per_scorer
+        with closing(ScorerProcess(name, seconds, gib)) as scorer:
+            yield scorer
+    else:
+        yield BUILT_IN[rewards.correctness]
+
+
+def refuse_unusable(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
+    """Try the matcher before any model trains, and hold the references of stage 3's prompts against it.
+
+    A scorer is made once, in its process, and asked nothing; to a judge nothing is sent. Raises what `opened` raises,
+    and DataError with every reference that a built-in matcher cannot read.
+    """
+    with opened(recipe.rewards, recipe.reward_service) as matches:
+        if recipe.rewards.correctness not in BUILT_IN:
+            return
+        problems = [
+            f"{recipe.data.stage3}: prompt {prompt.prompt_id}: {error}"
+            for prompt in prompts
+            for reference in _references(prompt, recipe.rewards)
+            if (error := _fault(matches, reference))
+        ]
+    if problems:
+        raise DataError(problems, recipe.data.errors_shown)
+
+
+def _references(prompt: Prompt, rewards: Rewards) -> Iterable[str]:
+    """Every text that an answer may be held against."""
+    if prompt.counts and (rewards.reference is not Reference.LABEL or rewards.target.annotators):
+        return [candidate for candidate, votes in prompt.counts.items() if votes]
+    return [] if prompt.label is None else [prompt.label]
+
+
+def _fault(matches: Matcher, reference: str) -> ValueError | None:
+    try:
+        matches("", reference)
+    except ValueError as error:
+        return error
+    return None

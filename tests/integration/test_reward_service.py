@@ -1,0 +1,97 @@
+"""The reward service on the real Ray: reward workers, a scorer's process under each, and one worker that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from transformers import PreTrainedTokenizerFast
+
+from cluster.records import GroupRecord
+from cluster.rewarding import RewardService
+from cluster.stages import connect
+from configs.load import load_recipe
+from configs.schema import Recipe
+from rollout.codec import encode_group
+from rollout.rollout_file import read_rollouts
+from rollout.scorer_process import UnusableScorer
+from rollout.worker import Visit
+from tests.unit.test_scored import PROMPT, group, saying, tokenizer
+
+DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+GROUPS = 12
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
+        connect()
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    folder = tmp_path / "model"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer()).save_pretrained(folder)
+    return str(folder)
+
+
+def recipe_with(*overrides: str) -> Recipe:
+    small = ["response.reasoning_elements=[element]", "reward_service.workers=2", "reward_service.cpus_per_worker=0.1"]
+    return load_recipe(DEMO, [*small, *overrides])
+
+
+async def scored(service: RewardService) -> list[GroupRecord]:
+    """Score some groups at once, and kill a worker when the first of them has come back."""
+    scoring = []
+    for number in range(GROUPS):
+        encoded = ray.put(encode_group(replace(group(*map(saying, ("positive", "neutral"))), group_id=number)))
+        visit = Visit(number, PROMPT, "positive", 2, 0.0)
+        scoring.append(asyncio.create_task(service.score(encoded, visit)))
+    await asyncio.wait(scoring, return_when=asyncio.FIRST_COMPLETED)
+    ray.kill(service._workers[0].actor)
+    return [record for record, _ in await asyncio.gather(*scoring)]
+
+
+def test_a_reward_worker_that_is_killed_costs_no_group(own_ray: None, model: str, tmp_path: Path) -> None:
+    recipe = recipe_with("rewards.correctness=tests.unit.user_scorers:Patient")
+
+    async def job() -> list[GroupRecord]:
+        service = RewardService(recipe, model, tmp_path / "rollouts")
+        try:
+            await service.start()
+            records = await scored(service)
+            assert service.counts == {"reward_worker_restarts": 1.0}
+        finally:
+            await service.close()
+        return records
+
+    records = asyncio.run(job())
+
+    files = [*(tmp_path / "rollouts").glob("*.rollouts")]
+    written = {one.group_id for file in files for one in read_rollouts(file, strict=False)}
+    assert [record.group_id for record in records] == list(range(GROUPS))
+    assert {sample.correct for record in records for sample in record.samples} == {1.0}
+    assert written == set(range(GROUPS))
+
+
+def test_a_scorer_that_cannot_be_made_is_named_by_the_start(own_ray: None, model: str, tmp_path: Path) -> None:
+    recipe = recipe_with("rewards.correctness=tests.unit.user_scorers:RaisesWhenMade")
+
+    async def job() -> None:
+        service = RewardService(recipe, model, tmp_path / "rollouts")
+        try:
+            await service.start()
+        finally:
+            await service.close()
+
+    with pytest.raises(UnusableScorer, match=r"rewards.correctness: (.|\n)*no model here"):
+        asyncio.run(job())

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cluster.pipeline
+from cluster.matchers import opened, refuse_unusable
+from cluster.pipeline import run_one_stage
+from cluster.remote_judge import RemoteJudge
+from configs.load import load_recipe
+from configs.schema import Recipe, Rewards, RewardService
+from rollout.prompts import Message, Prompt
+from rollout.readers import DataError
+from rollout.scorer_process import ScorerError, UnusableScorer
+
+DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+
+
+def recipe_with(*overrides: str) -> Recipe:
+    return load_recipe(DEMO, overrides)
+
+
+def prompt(label: str, counts: dict[str, int] | None = None) -> Prompt:
+    return Prompt("p7", "math", (Message("user", "?"),), candidates=(), label=label, counts=counts or {})
+
+
+@pytest.mark.parametrize(
+    ("correctness", "answer", "reference"),
+    [("exact", " JOY", "joy"), ("numeric", "50%", "1/2"), ("choice", "(b)", "B")],
+)
+def test_a_word_opens_the_matcher_it_names(correctness: str, answer: str, reference: str) -> None:
+    with opened(Rewards(correctness=correctness), RewardService()) as matches:
+        assert matches(answer, reference) == 1
+        assert matches("c", reference) == 0
+
+
+def test_a_class_is_asked_within_the_services_limits() -> None:
+    service = RewardService(seconds_per_response=2.0, memory_gib_per_scorer=8.0)  # its default is less than 4 GiB take
+
+    with opened(Rewards(correctness="tests.unit.user_scorers:Moody"), service) as moody:
+        assert moody("take 4 GiB", "") == 1.0
+        with pytest.raises(ScorerError, match="gave no answer in 2 s"):
+            moody("hang", "")
+
+
+def test_a_section_opens_the_judge() -> None:
+    rewards: dict[str, Any] = {"correctness": "judge", "judge": {"url": "http://judge"}}
+
+    with opened(Rewards.model_validate(rewards), RewardService()) as judge:
+        assert isinstance(judge, RemoteJudge)
+
+
+def test_a_scorer_that_cannot_be_made_is_refused_before_anything_is_trained() -> None:
+    recipe = recipe_with("rewards.correctness=tests.unit.user_scorers:RaisesWhenMade")
+
+    with pytest.raises(UnusableScorer, match=r"^rewards.correctness: (.|\n)*no model here"):
+        refuse_unusable(recipe, [])
+
+
+def test_a_job_whose_scorer_cannot_be_made_ends_before_ray_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    def join() -> None:
+        raise AssertionError("Ray was joined")
+
+    monkeypatch.setattr(cluster.pipeline, "prepare_data", lambda _: None)
+    monkeypatch.setattr(cluster.pipeline, "read_file", lambda *_, **__: [])
+    monkeypatch.setattr(cluster.pipeline, "connect", join)
+    recipe = recipe_with("rewards.correctness=no.such.module:Scorer")
+
+    with pytest.raises(UnusableScorer):
+        run_one_stage(recipe, 1)
+
+
+def test_references_that_the_matcher_cannot_read_are_all_named() -> None:
+    prompts = [prompt("a dozen"), prompt("12"), prompt("many")]
+
+    with pytest.raises(DataError) as raised:
+        refuse_unusable(recipe_with("rewards.correctness=numeric", "rewards.reference=label"), prompts)
+
+    assert [problem.split(", expected")[0] for problem in raised.value.problems] == [
+        "stage3.jsonl: prompt p7: got the reference 'a dozen'",
+        "stage3.jsonl: prompt p7: got the reference 'many'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "target", "read"),
+    [
+        ("label", "null", True),
+        ("annotator", "null", False),
+        ("shares", "null", False),
+        ("label", "{outcome: 0.5, annotators: 0.5}", False),
+    ],
+)
+def test_votes_are_references_where_an_answer_may_be_held_against_them(reference: str, target: str, read: bool) -> None:
+    recipe = recipe_with("rewards.correctness=numeric", f"rewards.reference={reference}", f"rewards.target={target}")
+    voted = prompt("12", {"12": 3, "a dozen": 1, "nobody's": 0})
+
+    if read:
+        refuse_unusable(recipe, [voted])
+    else:
+        with pytest.raises(DataError, match="'a dozen'") as raised:
+            refuse_unusable(recipe, [voted])
+        assert len(raised.value.problems) == 1
