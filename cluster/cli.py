@@ -309,7 +309,6 @@ def _pipeline(options: argparse.Namespace) -> int:
 def _reward(options: argparse.Namespace) -> int:
     from cluster.matchers import opened
     from cluster.reward_rows import mix_of, reward_rows
-    from configs.schema import RewardService
     from rewards.safety import unsafe
 
     rewards, form, service = mix_of(options.mix, options.overrides)

@@ -240,6 +240,7 @@ class Controller:
         first = reports[0]
         causes = {f"malformed/{cause}": float(n) for cause, n in malformed_causes(records).items()}
         drops = {f"dropped/{reason}": float(n) for reason, n in self._ledger.drop_counts().items()}
+        clocks, service = self._clocks.read(), dict(self._parts.rewards.counts)
         learner = {
             "loss": first.loss,
             "grad_norm": first.grad_norm,
@@ -254,7 +255,7 @@ class Controller:
             "learner_wait_seconds": waited,
             "worker_restarts": float(self._parts.pool.restarts),
         }
-        self._parts.log.log(metrics | mix | learner | self._clocks.read() | causes | drops, self._version + 1)
+        self._parts.log.log(metrics | mix | learner | clocks | causes | drops | service, self._version + 1)
 
     async def _checkpoint(self) -> None:
         folder = self._parts.checkpoints.begin(self._version)

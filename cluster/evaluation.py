@@ -10,6 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from cluster.matchers import opened
 from cluster.pool import RolloutPool
 from cluster.predictions import PredictionRow, write_predictions
 from cluster.sampling import sample_responses
@@ -54,13 +55,15 @@ async def evaluate(
         ]
         folder.mkdir(parents=True, exist_ok=True)
         write_predictions(folder / "predictions.jsonl", rows)  # first: scoring may fail, generating again costs more
-        held = outcomes(
-            rows,
-            recipe.response,
-            settings.annotator_draws,
-            settings.seed,
-            require_confidence=require_confidence,
-        )
+        with opened(recipe.rewards, recipe.reward_service) as matches:
+            held = outcomes(
+                rows,
+                recipe.response,
+                settings.annotator_draws,
+                settings.seed,
+                require_confidence=require_confidence,
+                matches=matches,
+            )
         found[name] = by_task(held, settings.bins)
         write_metrics(folder / "metrics.json", found[name])
         write_metrics(folder / _BASELINES, baselines(held, settings.bins))

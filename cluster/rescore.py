@@ -70,10 +70,12 @@ def rescore(run: RunFolder, changes: Sequence[str]) -> tuple[Rewards, Rewards, l
 
 
 def scored_groups(folder: Path) -> list[list[Score]]:
-    """Scores of the saved groups with two or more, in the order of their admission, each group once."""
+    """Scores of the saved groups with two or more, in the order of admission, each group as it was last sampled."""
     groups: dict[int, Group] = {}
     for path in sorted(folder.glob("*.rollouts")):
-        groups.update((group.group_id, group) for group in read_rollouts(path, strict=False))
+        for group in read_rollouts(path, strict=False):
+            if group.group_id not in groups or group.admitted >= groups[group.group_id].admitted:
+                groups[group.group_id] = group
     scores = ([t.score for t in groups[number].trajectories if t.score is not None] for number in sorted(groups))
     return [of_group for of_group in scores if len(of_group) > 1]
 

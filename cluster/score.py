@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from cluster.predictions import PredictionRow, read_predictions
 from configs.schema import Response
-from rewards.correctness import draw_annotator, majority, share
+from rewards.correctness import draw_annotator, is_correct, majority, share
 from rewards.outcomes import Outcomes
 from rewards.parse import ParsedResponse, parse
+from rewards.parts import Matcher, agreement
+
+RIGHT = 0.5  # of a matcher that gives degrees
 
 
 def outcomes(
@@ -22,6 +26,7 @@ def outcomes(
     seed: int,
     *,
     require_confidence: bool = True,
+    matches: Matcher = is_correct,
 ) -> Outcomes:
     """Hold each response against its label or, where there are counts, against fresh annotators.
 
@@ -29,11 +34,12 @@ def outcomes(
     of them and a row with a label one. The draws depend on the seed and on the rows' counts and
     order, not on the responses: two models on the same prompts meet the same annotators.
     Without `require_confidence` (a stage-1 model) no confidence is taken, even if one is stated.
+    `matches` says whether an answer is right: from one half on it is. What it raises ends the scoring.
     """
     if annotator_draws < 1:
         raise ValueError(f"got annotator_draws = {annotator_draws}, expected 1 or more")
-    rng = np.random.default_rng(seed)
-    readings = [(row, _read(row, response, require_confidence)) for row in rows]
+    rng, agrees = np.random.default_rng(seed), cache(matches)
+    readings = [(row, _read(row, response, require_confidence, agrees)) for row in rows]
     held = [(row, reading, truth) for row, reading in readings for truth in _truths(row, annotator_draws, rng)]
     return Outcomes(
         prompt_id=[row.prompt_id for row, _, _ in held],
@@ -45,6 +51,7 @@ def outcomes(
         best_share=np.array([reading.best_share for _, reading, _ in held], dtype=np.float64),
         token_probability=np.array([reading.token_probability for _, reading, _ in held], dtype=np.float64),
         cause=[reading.cause for _, reading, _ in held],
+        matched=np.array([r.answer is not None and agrees(r.answer, truth) >= RIGHT for _, r, truth in held], np.bool_),
     )
 
 
@@ -73,7 +80,7 @@ class _Reading:
     cause: str | None
 
 
-def _read(row: PredictionRow, response: Response, require_confidence: bool) -> _Reading:
+def _read(row: PredictionRow, response: Response, require_confidence: bool, matches: Matcher) -> _Reading:
     parsed = parse(
         row.response,
         response,
@@ -84,7 +91,7 @@ def _read(row: PredictionRow, response: Response, require_confidence: bool) -> _
     return _Reading(
         answer=parsed.answer,
         confidence=_or_nan(parsed.confidence) if require_confidence else np.nan,
-        share=_share_of_answer(row, parsed),
+        share=_share_of_answer(row, parsed, matches),
         best_share=share(row.counts, majority(row.counts)) if row.counts else np.nan,
         token_probability=np.nan if parsed.answer is None else _or_nan(row.answer_probability),
         cause=None if parsed.malformed is None else parsed.malformed.value,
@@ -95,10 +102,10 @@ def _or_nan(number: float | None) -> float:
     return np.nan if number is None else number
 
 
-def _share_of_answer(row: PredictionRow, parsed: ParsedResponse) -> float:
+def _share_of_answer(row: PredictionRow, parsed: ParsedResponse, matches: Matcher) -> float:
     if not row.counts:
         return np.nan
-    return 0.0 if parsed.answer is None else share(row.counts, parsed.answer)
+    return 0.0 if parsed.answer is None else agreement(parsed.answer, row.counts, matches)
 
 
 def _truths(row: PredictionRow, annotator_draws: int, rng: np.random.Generator) -> list[str]:

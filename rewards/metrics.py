@@ -32,7 +32,7 @@ from rewards.suspicion import entropy, sabotage_rate, values_in_use, weighted_me
 from rewards.tally import tally
 
 LOG_LOSS_CLIP = 0.01  # a certain, wrong answer costs 4.6 nats, not infinity; the recipes' default log_clip
-MALFORMED = ""  # a missing answer in scikit-learn's label arrays; `Outcomes` holds no empty truth
+MALFORMED = ""  # a label that is no class: of no answer, and of one that only looks right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def _answer_metrics(outcomes: Outcomes) -> Metrics:
     if not sizes.n:
         return sizes
     truth = [normalise_answer(truth) for truth in outcomes.truth]
-    answer = [MALFORMED if given is None else normalise_answer(given) for given in outcomes.answer]
+    answer = [_label(*one) for one in zip(outcomes.answer, truth, outcomes.correct, strict=True)]
     classes = sorted(set(truth))
     return replace(
         sizes,
@@ -154,6 +154,14 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
         coverage_at_risk_10=float(coverage_at_risk(counts, 0.1)),
         coverage_at_risk_20=float(coverage_at_risk(counts, 0.2)),
     )
+
+
+def _label(answer: str | None, truth: str, correct: bool) -> str:
+    """The answer as a class: the truth's where it is right, whatever its spelling, and none of its where it is not."""
+    if correct:
+        return truth
+    given = MALFORMED if answer is None else normalise_answer(answer)
+    return MALFORMED if given == truth else given
 
 
 def _shares_of_causes(outcomes: Outcomes) -> dict[str, float] | None:

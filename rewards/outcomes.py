@@ -31,10 +31,12 @@ class Outcomes:
     best_share: NDArray[np.float64]  # [n] annotators' share of the majority's candidate; nan: counts unknown
     token_probability: NDArray[np.float64] | None = None  # [n] of the answer's tokens; nan: malformed or unknown
     cause: Sequence[str | None] | None = None  # [n] why it is malformed; None: it is not, or unknown
+    matched: NDArray[np.bool_] | None = None  # [n] whether the answer is right, by another rule than being the truth
 
     def __post_init__(self) -> None:
         numbers = [name for name in _NUMBERS if getattr(self, name) is not None]
-        for name in ("task", "answer", "truth", *numbers, *(["cause"] if self.cause is not None else [])):
+        optional = [name for name in ("cause", "matched") if getattr(self, name) is not None]
+        for name in ("task", "answer", "truth", *numbers, *optional):
             length = len(getattr(self, name))
             if length != len(self):
                 raise ValueError(f"outcomes: got {length} entries of {name}, expected {len(self)}, one a prompt_id")
@@ -50,7 +52,9 @@ class Outcomes:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """[n] whether the answer is the truth; never for a malformed response."""
+        """[n] whether the answer is the truth, or matches it; never for a malformed response."""
+        if self.matched is not None:
+            return self.matched & self.answered
         pairs = zip(self.answer, self.truth, strict=True)
         return np.array([a is not None and is_correct(a, truth) for a, truth in pairs], dtype=np.bool_)
 
@@ -82,6 +86,7 @@ class Outcomes:
             best_share=self.best_share[kept],
             token_probability=None if self.token_probability is None else self.token_probability[kept],
             cause=None if self.cause is None else [self.cause[i] for i in kept],
+            matched=None if self.matched is None else self.matched[kept],
         )
 
 

@@ -82,7 +82,7 @@ def judge(
     if parsed.answer is None or parsed.confidence is None:
         return Judged(parsed, None, None)
     asked = rewards.reference is Reference.SHARES or rewards.target.annotators > 0
-    share = _share(parsed.answer, truth.counts, matches) if asked else None
+    share = agreement(parsed.answer, truth.counts, matches) if asked else None
     correct = share if rewards.reference is Reference.SHARES else _in_unit(matches(parsed.answer, truth.target))
     return Judged(parsed, correct, share)
 
@@ -140,8 +140,8 @@ def _targets(answers: Sequence[str], correct: Floats, share: Floats, mix: Target
     return np.asarray(targets)
 
 
-def _share(answer: str, counts: Mapping[str, int], matches: Matcher) -> float:
-    """Share of the annotators that agree with the answer."""
+def agreement(answer: str, counts: Mapping[str, int], matches: Matcher) -> float:
+    """Share of the annotators that agree with the answer, in [0, 1], by the matcher's degrees."""
     agreeing = sum(votes * _in_unit(matches(answer, candidate)) for candidate, votes in counts.items() if votes)
     return agreeing / sum(counts.values())
 

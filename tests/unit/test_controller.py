@@ -66,6 +66,7 @@ class FakeRewards:
 
     pool: FakePool
     unscored: frozenset[int] = frozenset()
+    counts: dict[str, float] = field(default_factory=lambda: {"reward_worker_restarts": 0.0})
 
     async def score(self, group_id: int, visit: Visit) -> tuple[GroupRecord, int]:
         await asyncio.sleep(0.1)

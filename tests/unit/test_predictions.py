@@ -16,7 +16,8 @@ from cluster.metrics_table import metrics_table
 from cluster.predictions import PredictionRow, PredictionsError, read_predictions, write_predictions
 from cluster.score import outcomes
 from configs.schema import Response
-from rewards.metrics import Metrics
+from rewards.matching import is_same_number
+from rewards.metrics import Metrics, metrics
 from rewards.tasks import MACRO, OVERALL
 from tests.unit.score_file import score_file
 
@@ -351,3 +352,34 @@ def test_columns_of_the_table_stand_in_their_order() -> None:
         "rank corr.",
         "n",
     ]
+
+
+# What is right
+
+
+def numbers(*answers: str) -> list[PredictionRow]:
+    return [replace(row(answer, label="42", counts={}), candidates=(), prompt_id=answer) for answer in answers]
+
+
+def test_an_answer_is_right_by_the_recipes_matcher_in_every_metric_of_answers() -> None:
+    held = outcomes(numbers("42.0", "84/2", "41"), FORM, 1, 0, matches=is_same_number)
+
+    found = metrics(held)
+
+    assert held.correct.tolist() == [True, True, False]
+    assert found.accuracy == found.balanced_accuracy == pytest.approx(2 / 3)
+    assert found.weighted_f1 == pytest.approx(0.8)  # all truths are "42": precision 1, recall 2/3
+
+
+def test_an_answer_that_only_looks_right_is_wrong_in_every_metric_of_answers() -> None:
+    found = metrics(outcomes(numbers("42"), FORM, 1, 0, matches=lambda answer, reference: 0.0))
+
+    assert (found.accuracy, found.balanced_accuracy, found.weighted_f1) == (0.0, 0.0, 0.0)
+
+
+def test_annotators_agree_with_an_answer_by_the_recipes_matcher() -> None:
+    counted = replace(row("2", counts={"2.0": 3, "3": 1}), candidates=())
+
+    (share,) = outcomes([counted], FORM, 1, 0, matches=is_same_number).share
+
+    assert share == 0.75

@@ -77,7 +77,8 @@ def test_apart_the_answers_advantages_do_not_depend_on_the_weight_of_calibration
 
 
 def test_a_group_that_was_scored_twice_counts_once_and_in_the_order_of_admission(tmp_path: Path) -> None:
-    run = run_with(tmp_path, group(4, BOLD, MEEK), group(2, MEEK, MEEK), group(4, BOLD, MEEK))
+    last = replace(group(4, BOLD, MEEK), admitted=2.0)  # sampled again, and written by the other worker
+    run = run_with(tmp_path, last, group(4, BOLD, BOLD), group(2, MEEK, MEEK))
 
     found = scored_groups(run.stage(3).rollouts)
 
