@@ -7,26 +7,20 @@ from collections.abc import Mapping
 import pytest
 
 from benchmarks.table_policy import IDEAL_BRIER, P, learnt
+from benchmarks.what_mixes_teach import MIXES
 from configs.schema import Rewards
 from rewards.safety import sabotage_threshold, unsafe
 
-JOINT = {"credit": "joint"}
-BY_STD = JOINT | {"divide_by_std": True}
-TWICE_CALIBRATION = JOINT | {"weights": {"correctness": 1.0, "calibration": 2.0}}
-PAPERS = TWICE_CALIBRATION | {"scoring_rule": "log", "log_clip": 1e-6}  # finite at 0 and 1, else EmoCaliber's
-
-SAFE = {
-    "joint, a = b": (JOINT, False),
-    "apart, Brier": ({}, False),
-    "apart, Brier, exact": ({}, True),
-    "apart, log": ({"scoring_rule": "log"}, False),
-}
+SAFE = ("apart, Brier", "apart, Brier, exact", "apart, log", "jointly, Brier, a = b")
+BY_STD, _ = MIXES["the same, divided by the std"]
+TWICE_CALIBRATION, _ = MIXES["jointly, Brier, a = 1, b = 2"]
+PAPERS, _ = MIXES["jointly, log, a = 1, b = 2"]
 
 
-@pytest.mark.parametrize(("settings", "exact"), SAFE.values(), ids=SAFE)
-def test_a_safe_mix_teaches_to_answer_honestly_and_to_state_the_truth(
-    settings: Mapping[str, object], exact: bool
-) -> None:
+@pytest.mark.parametrize("name", SAFE)
+def test_a_safe_mix_teaches_to_answer_honestly_and_to_state_the_truth(name: str) -> None:
+    settings, exact = MIXES[name]
+
     found = learnt(settings, exact=exact)
 
     assert unsafe(Rewards.model_validate(settings)) == []
