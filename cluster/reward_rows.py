@@ -80,7 +80,7 @@ def _group(
     answers = []
     for number, row in enumerate(rows):
         found = {"failure": failures[number]} if number in failures else _mixed(judged[number], scored[number], rewards)
-        released = released_parts(row.response, target, rewards.reading)
+        released = released_parts(row.response, target, rewards.reading, form.reasoning_elements)
         answers.append({"id": row.prompt_id, **found, **({"released": released} if released else {})})
     return answers
 

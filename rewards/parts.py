@@ -77,7 +77,7 @@ def judge(
             "rewards.target to what the rows have"
         )
     if rewards.reading is not Reading.STRICT:
-        return Judged(*read_released(text, truth.target, rewards.reading), None)
+        return Judged(*read_released(text, truth.target, rewards.reading, form.reasoning_elements), None)
     parsed = parse(text, form, candidates=truth.candidates, truncated=truncated)
     if parsed.answer is None or parsed.confidence is None:
         return Judged(parsed, None, None)

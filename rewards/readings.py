@@ -1,8 +1,13 @@
-"""Responses read as the released codes read them: for the presets that are compared with, and for nothing else."""
+"""Responses read as the released codes read them: for the presets that are compared with, and for nothing else.
+
+EmoCaliber's code wants five reasoning elements. It is given the recipe's own instead, which by default are the same: on
+a recipe with others every response would be malformed, and nothing could be compared. RLCR's code wants none.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from configs.choices import Reading
@@ -11,12 +16,15 @@ from rewards.released.emocaliber import EmoCaliberReward, emocaliber_reward
 from rewards.released.rlcr import Form, RlcrReward, rlcr_reward
 
 
-def read_released(text: str, target: str, reading: Reading) -> tuple[ParsedResponse, float | None]:
+def read_released(
+    text: str, target: str, reading: Reading, elements: Sequence[str]
+) -> tuple[ParsedResponse, float | None]:
     """What a response says, and whether it is right: 1, 0, or None where it is malformed.
 
+    `elements` are the recipe's `response.reasoning_elements`.
     Raises ValueError for a response whose released reward is no number.
     """
-    made = _made(text, target, reading)
+    made = _made(text, target, reading, elements)
     if isinstance(made, EmoCaliberReward):
         well_formed, correct, confidence = made.well_formed, made.correctness, made.confidence
         reasoning = made.think_span
@@ -41,13 +49,15 @@ def read_released(text: str, target: str, reading: Reading) -> tuple[ParsedRespo
     return parsed, correct
 
 
-def released_parts(text: str, target: str, reading: Reading) -> dict[str, float | None]:
+def released_parts(text: str, target: str, reading: Reading, elements: Sequence[str]) -> dict[str, float | None]:
     """The reward's parts by the released code's names, nan as None; empty for the strict reading."""
     if reading is Reading.STRICT:
         return {}
-    parts = asdict(_made(text, target, reading))
+    parts = asdict(_made(text, target, reading, elements))
     return {name: value if math.isfinite(value) else None for name, value in parts.items() if isinstance(value, float)}
 
 
-def _made(text: str, target: str, reading: Reading) -> EmoCaliberReward | RlcrReward:
-    return emocaliber_reward(text, target) if reading is Reading.EMOCALIBER else rlcr_reward(text, target, Form.TAC)
+def _made(text: str, target: str, reading: Reading, elements: Sequence[str]) -> EmoCaliberReward | RlcrReward:
+    if reading is Reading.EMOCALIBER:
+        return emocaliber_reward(text, target, elements)
+    return rlcr_reward(text, target, Form.TAC)

@@ -8,7 +8,8 @@ c > 0.950213 earns less than a malformed one, and it pays for answering wrong on
 
 How a response is read differs from `rewards.parse` in about every respect. The first `<think>`, `<answer>` and
 `<confidence>` count, in any order, nested, and inside the reasoning too, with any text around them. The reasoning must
-hold each element, empty or not. `float` decides what a number is. An answer loses its ASCII punctuation and must then
+hold each element, empty or not: the released code's five, or those of a recipe whose responses have others, so that the
+reward can be compared on it. `float` decides what a number is. An answer loses its ASCII punctuation and must then
 be the label in one word; the label is only lower-cased, so one of several words or with a hyphen is never answered
 right. One thing differs from the released code: a label that is not text is refused for malformed responses too.
 """
@@ -17,12 +18,13 @@ from __future__ import annotations
 
 import math
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewards.parse import CharSpan
 from rewards.released.tags import first
 
-ELEMENTS = ("element", "human", "context", "interaction", "analysis")
+ELEMENTS = ("element", "human", "context", "interaction", "analysis")  # the released ones
 MALFORMED_SCORE = -5.0
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -50,9 +52,10 @@ class EmoCaliberReward:
         return self.format_score == 1.0
 
 
-def emocaliber_reward(response: str, label: str) -> EmoCaliberReward:
+def emocaliber_reward(response: str, label: str, elements: Sequence[str] = ELEMENTS) -> EmoCaliberReward:
     """The reward of a response held against its label, in time linear in the response.
 
+    `elements` are the tags that the reasoning must hold, in any order; none are required where there are none.
     Raises TypeError where either is not text.
     """
     for name, given in (("response", response), ("label", label)):
@@ -60,7 +63,7 @@ def emocaliber_reward(response: str, label: str) -> EmoCaliberReward:
             raise TypeError(f"got a {name} of type {type(given).__name__}, expected text: {given!r:.200}")
     think, answer, confidence = (first(response, tag) for tag in ("think", "answer", "confidence"))
     correctness, stated = 0.0, None
-    if think and answer and confidence and _holds_elements(response[slice(*think)]):
+    if think and answer and confidence and _holds(elements, response[slice(*think)]):
         correctness = float(_is_right(response[slice(*answer)], label))
         stated = _stated(response[slice(*confidence)])
     if stated is None:
@@ -89,8 +92,8 @@ def emocaliber_reward(response: str, label: str) -> EmoCaliberReward:
     )
 
 
-def _holds_elements(reasoning: str) -> bool:
-    return all(first(reasoning, element) is not None for element in ELEMENTS)
+def _holds(elements: Sequence[str], reasoning: str) -> bool:
+    return all(first(reasoning, element) is not None for element in elements)
 
 
 def _is_right(answer: str, label: str) -> bool:

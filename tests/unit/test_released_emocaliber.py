@@ -250,6 +250,15 @@ def test_spans_are_what_stands_between_the_tags_and_told_of_malformed_responses_
     assert (partial.think_span, partial.answer_span, partial.confidence_span) == (None, (8, 11), None)
 
 
+def test_a_recipe_with_other_elements_is_held_to_its_own() -> None:
+    text = said(think="<think><word>dawn</word></think>")
+
+    assert not emocaliber_reward(text, "joy").well_formed
+    assert not emocaliber_reward(text, "joy", ("word", "root")).well_formed
+    assert emocaliber_reward(text, "joy", ("word",)).total == pytest.approx(2 + 2 * math.log(0.8))
+    assert emocaliber_reward(text, "joy", ()) == emocaliber_reward(text, "joy", ("word",))
+
+
 # Against regular expressions
 
 TAGS = [f"<{slash}{name}>" for name in ("think", "answer", "confidence", *ELEMENTS) for slash in ("", "/")]

@@ -33,8 +33,8 @@ def write(folder: Path, *rows: dict[str, object]) -> Path:
     return path
 
 
-def answers(path: Path, rewards: Rewards) -> list[dict[str, Any]]:
-    return list(reward_rows(path, rewards, Response(), is_correct))
+def answers(path: Path, rewards: Rewards, form: Response | None = None) -> list[dict[str, Any]]:
+    return list(reward_rows(path, rewards, form or Response(), is_correct))
 
 
 CONFIDENCES = ["0.8", "0.05", "0.999", "0", "1", "nan", ".5", "85", "0_5", "high", ""]
@@ -55,6 +55,18 @@ def test_the_total_of_the_emocaliber_preset_is_the_released_codes(tmp_path: Path
     assert found["released"]["total"] == pytest.approx(found["total"])
 
 
+def test_the_emocaliber_preset_wants_the_recipes_own_elements(tmp_path: Path) -> None:
+    response = "<think><word>dawn</word></think><answer>joy</answer><confidence>0.8</confidence>"
+    path = write(tmp_path, {"response": response, "ground_truth": "joy"})
+    rewards = Rewards(preset=Preset.EMOCALIBER)
+
+    (own,) = answers(path, rewards, Response(reasoning_elements=("word",)))
+    (other,) = answers(path, rewards)
+
+    assert own["total"] == own["released"]["total"] == pytest.approx(2 + 2 * math.log(0.8))
+    assert other["total"] == other["released"]["total"] == -5
+
+
 @pytest.mark.parametrize("response", RESPONSES)
 def test_the_total_of_the_rlcr_preset_is_the_released_codes(tmp_path: Path, response: str) -> None:
     path = write(tmp_path, {"response": response, "ground_truth": "joy"})
@@ -71,7 +83,7 @@ def test_the_total_of_the_rlcr_preset_is_the_released_codes(tmp_path: Path, resp
 
 @given(st.text(), st.sampled_from([Reading.EMOCALIBER, Reading.RLCR]))
 def test_what_a_released_code_does_not_take_is_malformed(text: str, reading: Reading) -> None:
-    parsed, correct = read_released(text, "joy", reading)
+    parsed, correct = read_released(text, "joy", reading, Response().reasoning_elements)
 
     assert (parsed.malformed, correct) == (Malformed.NOT_AS_RELEASED, None)
 
@@ -79,7 +91,7 @@ def test_what_a_released_code_does_not_take_is_malformed(text: str, reading: Rea
 def test_a_released_reading_says_where_in_the_response_it_read() -> None:
     text = say(" Joy. ", " 0.8 ")
 
-    parsed, correct = read_released(text, "joy", Reading.EMOCALIBER)
+    parsed, correct = read_released(text, "joy", Reading.EMOCALIBER, Response().reasoning_elements)
 
     assert (correct, parsed.answer, parsed.confidence) == (1.0, "joy", 0.8)
     assert parsed.answer_span and parsed.confidence_span
