@@ -1,6 +1,7 @@
-# make demo   all three stages on the emoji recipe, and the table of what came out
-# make test   lint, types and every test
-# Both create .venv and install into it first; once that is done, it takes no time.
+# make demo    all three stages on the emoji recipe, and the table of what came out
+# make words   the same on rated words, from a pretrained model
+# make test    lint, types and every test
+# Each creates .venv and installs into it first; once that is done, it takes no time.
 
 # The first of these that is Python 3.11 to 3.13 and can make a virtual environment.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell \
@@ -8,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 	>/dev/null 2>&1 && echo $(name))))
 BIN := .venv/bin
 
-.PHONY: install demo test lint format clean constraints
+.PHONY: install demo words test lint format clean constraints
 
 install: $(BIN)/python
 	@$(BIN)/python -m cluster.setup.install
@@ -20,6 +21,9 @@ $(BIN)/python:
 
 demo: install
 	$(BIN)/caliber pipeline configs/emoji/demo.yaml
+
+words: install
+	$(BIN)/caliber pipeline configs/words/words.yaml
 
 test: lint
 	$(BIN)/python -m pytest

@@ -43,7 +43,8 @@ _MISTAKES = (
     NotADirectoryError,
     PermissionError,
 )
-_DEMO = Path(configs.__file__).parent / "emoji" / "demo.yaml"
+_SHIPPED = Path(configs.__file__).parent
+_SETS = {"emoji": _SHIPPED / "emoji" / "demo.yaml", "words": _SHIPPED / "words" / "words.yaml"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,10 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     _takes_recipe(check)
     check.add_argument("--fields", action="store_true", help="list every setting with its default and meaning")
 
-    data = _command(commands, "data", _data, "build the emoji set that the demo learns from")
-    data.add_argument("set", choices=["emoji"], help="which set")
+    data = _command(commands, "data", _data, "build a set that a shipped recipe learns from")
+    data.add_argument("set", choices=_SETS, metavar="set", help=f"which: {' or '.join(_SETS)}")
     data.add_argument("out", type=Path, help="folder to write, which must not exist")
-    data.add_argument("recipe", nargs="?", default=str(_DEMO), help="YAML file with data.emoji (default: the demo's)")
+    data.add_argument("recipe", nargs="?", help="YAML file with the set's settings (default: the shipped recipe)")
     data.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as data.emoji.seed=1")
 
     sft = _command(commands, "sft", _sft, "stage 1 or stage 2: supervised fine-tuning")
@@ -201,15 +202,15 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from rollout.emoji import build_emoji
+    from rollout.data_sets import wanted_set
 
-    if "=" in options.recipe:  # no recipe was named, and argparse took the first override for one
-        options.recipe, options.overrides = str(_DEMO), [options.recipe, *options.overrides]
-    recipe = load_recipe(options.recipe, options.overrides)
-    if recipe.data.emoji is None:
-        raise ValueError(f"{options.recipe} has no data.emoji: add it, or leave the recipe out to take the demo's")
-    shares = build_emoji(options.out, recipe.data.emoji, recipe.response)
-    print(f"{options.out}: {', '.join(f'{number} {name}' for name, number in shares.items())} emoji")
+    if options.recipe is not None and "=" in options.recipe:  # argparse took the first override for a recipe
+        options.recipe, options.overrides = None, [options.recipe, *options.overrides]
+    source = options.recipe or _SETS[options.set]
+    wanted = wanted_set(load_recipe(source, options.overrides))
+    if wanted is None or wanted.name != options.set:
+        raise ValueError(f"{source} has no data.{options.set}: add it, or leave the recipe out to take the shipped one")
+    print(f"{options.out}: {wanted.build(options.out)}")
     return 0
 
 

@@ -10,7 +10,8 @@ from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
 from cluster.run_folder import RunFolder, digest
 from cluster.sampling import RolloutWorkers
-from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences, starting_model
+from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences
+from cluster.starting_model import starting_model
 from configs.load import write_resolved
 from configs.schema import Recipe
 

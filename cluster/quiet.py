@@ -9,6 +9,7 @@ import warnings
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 

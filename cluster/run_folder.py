@@ -106,8 +106,8 @@ class RunFolder:
         return cls(Path(recipe.output).absolute())
 
     @property
-    def scratch_model(self) -> Path:
-        """The starting model, where the recipe builds one."""
+    def starting_model(self) -> Path:
+        """The starting model, where the recipe has one made."""
         return self.stage(1).path / "start"
 
     @property

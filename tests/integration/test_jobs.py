@@ -134,7 +134,7 @@ def test_supervised_training_goes_on_from_its_checkpoint_to_the_same_weights(
     (newest.folder / "state.json").unlink()  # as if the job had died before the last checkpoint was whole
 
     prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
-    base = str(RunFolder.of(recipe).scratch_model)
+    base = str(RunFolder.of(recipe).starting_model)
     asyncio.run(run_sft(recipe, 1, recipe.stage1, base, prompts))
 
     resumed = _weights(folder.model)

