@@ -133,7 +133,7 @@ def trial(
     unscored: frozenset[int] = frozenset(),
     groups_per_worker: int | None = None,
 ) -> Trial:
-    overrides = [f"rl.max_policy_lag={lag}", "rl.steps=30", "rl.prompts_per_step=4"]
+    overrides = [f"rl.max_policy_lag={lag}", "rl.steps=30", "rl.prompts_per_step=4", "rewards.weights.format=1"]
     recipe = load_recipe(DEMO, [*overrides, f"rl.groups_per_worker={groups_per_worker or 'null'}"])
     pool = FakePool(random.Random(seed), failing)
     learners = FakeLearners()

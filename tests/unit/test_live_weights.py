@@ -17,7 +17,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 
 def run_in(folder: Path, *overrides: str) -> tuple[RunFolder, LiveWeights]:
     run = RunFolder(folder)
-    recipe = load_recipe(DEMO, overrides)
+    recipe = load_recipe(DEMO, ["rewards.weights.format=1", *overrides])
     write_resolved(recipe, run.recipe)
     return run, LiveWeights(run.stage(3).weights, recipe.rewards)
 

@@ -16,6 +16,7 @@ from rollout.trajectory import Group, Score, Span, Trajectory
 from tests.unit.groups import example_group, example_sample
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+DEFAULT_MIX = ("rewards.weights.format=1", "rewards.baseline=mean")
 
 
 def scored(correct: float, confidence: float) -> Trajectory:
@@ -35,7 +36,7 @@ def group(number: int, *trajectories: Trajectory) -> Group:
 
 def run_with(folder: Path, *groups: Group, overrides: tuple[str, ...] = ()) -> RunFolder:
     run = RunFolder(folder)
-    write_resolved(load_recipe(DEMO, overrides), run.recipe)
+    write_resolved(load_recipe(DEMO, [*DEFAULT_MIX, *overrides]), run.recipe)
     for worker in (0, 1):
         with RolloutWriter(run.stage(3).rollouts / f"reward-{worker}.rollouts") as file:
             for one in groups[worker::2]:
