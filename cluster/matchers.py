@@ -35,8 +35,12 @@ def refuse_unusable(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
     """Try the matcher before any model trains, and hold the references of stage 3's prompts against it.
 
     A scorer is made once, in its process, and asked nothing; to a judge nothing is sent. Raises what `opened` raises,
-    and DataError with every reference that a built-in matcher cannot read.
+    and DataError with every reference that a built-in matcher cannot read, or every row that lacks the annotators'
+    counts the mix asks for.
     """
+    prompts, rewards = list(prompts), recipe.rewards
+    if rewards.reference is Reference.SHARES or rewards.target.annotators:
+        _refuse_uncounted(recipe, prompts)
     with opened(recipe.rewards, recipe.reward_service) as matches:
         if recipe.rewards.correctness not in BUILT_IN:
             return
@@ -46,6 +50,17 @@ def refuse_unusable(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
             for reference in _references(prompt, recipe.rewards)
             if (error := _fault(matches, reference))
         ]
+    if problems:
+        raise DataError(problems, recipe.data.errors_shown)
+
+
+def _refuse_uncounted(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
+    asks = "rewards.reference: shares and rewards.target.annotators ask for them"
+    problems = [
+        f"{recipe.data.stage3}: prompt {prompt.prompt_id} has no counts of annotators, and {asks}"
+        for prompt in prompts
+        if not prompt.counts
+    ]
     if problems:
         raise DataError(problems, recipe.data.errors_shown)
 

@@ -103,3 +103,13 @@ def test_votes_are_references_where_an_answer_may_be_held_against_them(reference
         with pytest.raises(DataError, match="'a dozen'") as raised:
             refuse_unusable(recipe, [voted])
         assert len(raised.value.problems) == 1
+
+
+@pytest.mark.parametrize("setting", ["rewards.reference=shares", "rewards.target={annotators: 0.5}"])
+def test_rows_without_the_counts_that_the_mix_asks_for_are_all_named(setting: str) -> None:
+    prompts = [prompt("joy"), prompt("joy", {"joy": 3}), prompt("fear")]
+
+    with pytest.raises(DataError, match="prompt p7 has no counts of annotators") as raised:
+        refuse_unusable(recipe_with(setting), prompts)
+
+    assert len(raised.value.problems) == 2
