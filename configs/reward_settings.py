@@ -99,8 +99,11 @@ class TargetMix(Section):
     def _outcome_takes_the_rest(cls, given: object) -> object:
         if not isinstance(given, Mapping) or "outcome" in given:
             return given
-        others = [share for share in given.values() if isinstance(share, int | float)]
-        return {**given, "outcome": max(0.0, 1.0 - sum(others))}
+        try:
+            others = sum(float(share) for share in given.values())  # a recipe's numbers come as text
+        except (TypeError, ValueError):
+            return given  # and are refused by their own fields
+        return {**given, "outcome": max(0.0, 1.0 - others)}
 
     @model_validator(mode="after")
     def _adds_up(self) -> TargetMix:

@@ -206,6 +206,12 @@ def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
 
 def test_a_target_takes_the_rest_from_the_outcome() -> None:
     assert TargetMix.model_validate({"annotators": 0.25}).outcome == 0.75
+    assert TargetMix.model_validate({"annotators": "0.25", "group": "0.5"}).outcome == 0.25  # as a recipe is read
+
+
+def test_a_target_that_is_no_number_is_refused_by_its_own_field() -> None:
+    with pytest.raises(ValidationError, match="annotators"):
+        TargetMix.model_validate({"annotators": "much"})
 
 
 @pytest.mark.parametrize("mix", [{"outcome": 0.5}, {"outcome": 1.0, "group": 0.5}, {"annotators": 0.8, "group": 0.8}])
