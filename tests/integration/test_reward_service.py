@@ -57,7 +57,7 @@ async def scored(service: RewardService) -> list[GroupRecord]:
         visit = Visit(number, PROMPT, "positive", 2, 0.0)
         scoring.append(asyncio.create_task(service.score(encoded, visit)))
     await asyncio.wait(scoring, return_when=asyncio.FIRST_COMPLETED)
-    ray.kill(service._workers[0].actor)
+    ray.kill(service._supervisor.workers[0].actor)
     return [record for record, _ in await asyncio.gather(*scoring)]
 
 

@@ -12,7 +12,9 @@ import pytest
 from ray.exceptions import RayActorError
 
 import cluster.pool
-from cluster.pool import NoWorkers, RolloutPool, WrongWeights
+import cluster.supervisor
+from cluster.pool import RolloutPool, WrongWeights
+from cluster.supervisor import NoWorkers
 from configs.schema import Engine
 from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
@@ -121,7 +123,7 @@ class FakeCluster:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster_ = FakeCluster()
     monkeypatch.setattr(cluster.pool, "RolloutActor", cluster_)
-    monkeypatch.setattr(cluster.pool.ray, "kill", cluster_.kill)
+    monkeypatch.setattr(cluster.supervisor.ray, "kill", cluster_.kill)
     return cluster_
 
 
@@ -196,7 +198,7 @@ def test_an_update_as_a_replacement_comes_to_life_reaches_it(fake: FakeCluster) 
         fake.actors[0].fail["generate"] = EngineDied("gone")
         generating = asyncio.create_task(pool.generate(visit(0), SAMPLING))
         await asyncio.sleep(0.5)
-        async with pool._changed:  # whoever comes to life must wait for this lock to say so
+        async with pool._supervisor._changed:  # whoever comes to life must wait for this lock to say so
             await asyncio.sleep(13)
             await pool.load(Update(2))  # type: ignore[arg-type]
         await generating

@@ -13,8 +13,10 @@ import pytest
 from ray.exceptions import RayActorError
 
 import cluster.rewarding
+import cluster.supervisor
 from cluster.records import GroupRecord, SampleRecord
-from cluster.rewarding import NoRewardWorkers, RewardService, groups_at_once
+from cluster.rewarding import RewardService, groups_at_once
+from cluster.supervisor import NoWorkers
 from configs.load import load_recipe
 from configs.schema import Recipe
 from rollout.engine import EngineError
@@ -130,7 +132,7 @@ class FakeCluster:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster_ = FakeCluster()
     monkeypatch.setattr(cluster.rewarding, "RewardActor", cluster_)
-    monkeypatch.setattr(cluster.rewarding.ray, "kill", cluster_.kill)
+    monkeypatch.setattr(cluster.supervisor.ray, "kill", cluster_.kill)
     return cluster_
 
 
@@ -197,10 +199,10 @@ def test_a_worker_that_hangs_is_killed_and_its_group_scored_by_its_successor(fak
 def test_a_late_report_of_a_death_does_not_cost_the_successor(fake: FakeCluster, tmp_path: Path) -> None:
     async def job() -> None:
         service = await started(tmp_path, OWN)
-        (worker,), first = service._workers, fake.actors[0]
-        service._lost(worker, first, RayActorError())
+        (worker,), first = service._supervisor.workers, fake.actors[0]
+        service._supervisor.lost(worker, first, RayActorError())
         await scored(service, 0)
-        service._lost(worker, first, RayActorError())
+        service._supervisor.lost(worker, first, RayActorError())
         await scored(service, 1)
 
     virtual_time.run(job())
@@ -213,7 +215,7 @@ def test_a_group_that_no_worker_survives_is_given_up_and_the_next_one_scored(fak
 
     async def job() -> None:
         service = await started(tmp_path, OWN)
-        with pytest.raises(EngineError, match="group 0: 3 reward workers died or hung over it"):
+        with pytest.raises(EngineError, match="group 0: 3 attempts failed"):
             await scored(service, 0)
         await scored(service, 1)
 
@@ -234,7 +236,7 @@ def test_what_a_matcher_says_against_itself_is_what_the_start_raises(fake: FakeC
 def test_a_worker_that_dies_when_it_is_started_is_tried_a_few_times(fake: FakeCluster, tmp_path: Path) -> None:
     fake.failing = {number: {"start": [RayActorError()]} for number in range(3)}
 
-    with pytest.raises(NoRewardWorkers, match="reward-0 could not be started in 3 attempts"):
+    with pytest.raises(NoWorkers, match="reward-0 could not be started in 3 attempts"):
         virtual_time.run(started(tmp_path))
 
     assert [actor.dead.is_set() for actor in fake.actors] == [True] * 3
@@ -247,7 +249,7 @@ def test_a_worker_that_cannot_be_replaced_ends_the_run(fake: FakeCluster, tmp_pa
         service = await started(tmp_path, OWN)
         await asyncio.gather(*(scored(service, n) for n in range(3)))
 
-    with pytest.raises(NoRewardWorkers, match="could not be replaced") as raised:
+    with pytest.raises(NoWorkers, match="could not be replaced") as raised:
         virtual_time.run(job())
 
     assert isinstance(raised.value.__cause__, UnusableScorer)
