@@ -71,7 +71,9 @@ class Comparison:
         expanded = self._chat.expand(self._prompts[group.prompt_id])
         rewards = self._recipe.rewards.model_copy(update={"confidence_token_weight": 1.0})
         made = rl_sequences(group, expanded, CALIBRATION_ALONE, rewards, tree)
-        batch = collate([_confidence_alone(m) for m in made], pad_token_id=0, image_token_id=self._chat.image_token_id)
+        batch = collate(
+            [[_confidence_alone(m)] for m in made], pad_token_id=0, image_token_id=self._chat.image_token_id
+        )
         found = self._module(batch)
         logprobs, edges = found[: len(batch.targets)], found[len(batch.targets) :]
         cap = self._recipe.rl.importance_cap

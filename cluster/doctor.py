@@ -62,11 +62,12 @@ with socket.socket() as probe:
     port = probe.getsockname()[1]
 join(Rank(0, 1, f"127.0.0.1:{port}", 60.0))
 chat = ChatFormat(sys.argv[1], ImageLimits())
-policy = Policy(sys.argv[1], Learner(precision="fp32"), Optimizer(learning_rate=1e-3, warmup_steps=0), steps=2)
+learner = Learner(precision="fp32")
+policy = Policy(sys.argv[1], learner, Optimizer(learning_rate=1e-3, warmup_steps=0), steps=2)
 expanded = chat.expand(Prompt("p", "t", (Message("user", "hello"),)))
 sequence = TrainingSequence(expanded, np.array([70, 71], np.int32), np.ones(2, np.float32))
 loss = lambda logprobs, batch: (negative_log_likelihood(logprobs) * batch.weights).sum()
-losses = [policy.step(micro_batches([sequence], chat, 64), loss) for _ in range(2)]
+losses = [policy.step(micro_batches([sequence], chat, learner), loss) for _ in range(2)]
 assert losses[1] < losses[0], losses
 """
 

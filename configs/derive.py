@@ -85,10 +85,12 @@ def problems(recipe: Recipe) -> list[str]:
 
 
 def _micro_batches_per_rank(recipe: Recipe) -> int:
-    """Every micro-batch but the last is full, and a full one holds as many of the longest as fit."""
+    """Every micro-batch but the last is full, and a full one holds as many rows of the longest sequences as fit."""
     groups = ceil(recipe.rl.prompts_per_step / recipe.learner.ranks)
-    fitting = max(1, recipe.learner.tokens_per_micro_batch // recipe.engine.tokens_per_sequence)
-    return ceil(groups * recipe.rl.samples_per_prompt / fitting)
+    samples, limit = recipe.rl.samples_per_prompt, recipe.learner.tokens_per_micro_batch
+    fitting = max(1, limit // recipe.engine.tokens_per_sequence)
+    in_row = min(samples, fitting) if recipe.learner.share_prompts else 1
+    return ceil(groups * ceil(samples / in_row) / (fitting // in_row))
 
 
 def _ray_cpus(recipe: Recipe) -> float:
@@ -148,10 +150,16 @@ def _device_problems(recipe: Recipe) -> Iterator[str]:
 def _reward_problems(recipe: Recipe) -> Iterator[str]:
     rewards = recipe.rewards
     exact, strict = rewards.confidence_gradient is ConfidenceGradient.EXACT, rewards.reading is Reading.STRICT
-    if exact and recipe.learner.attention not in ("sdpa", "eager"):
+    attention, masked = recipe.learner.attention, ("sdpa", "eager")
+    if exact and attention not in masked:
         yield (
-            f"learner.attention: {recipe.learner.attention} takes no tree mask, which rewards.confidence_gradient "
+            f"learner.attention: {attention} takes no tree mask, which rewards.confidence_gradient "
             "exact needs; set it to sdpa or eager, or the gradient to sampled"
+        )
+    if recipe.learner.share_prompts and attention not in masked:
+        yield (
+            f"learner.attention: {attention} takes no tree mask, which learner.share_prompts needs; set it to sdpa "
+            "or eager, or share_prompts to false"
         )
     if exact and not strict:
         yield (

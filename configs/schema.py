@@ -276,6 +276,9 @@ class Learner(Section):
     """Precision of the forward and backward pass; master weights are fp32."""
     tokens_per_micro_batch: PositiveInt = 8192
     """Padded tokens in one forward pass at most (a longer single sequence still goes through)."""
+    share_prompts: bool = True
+    """Put a group through the model as one row: its prompt once, its responses side by side behind it under a tree
+    mask. The same losses and gradients for fewer tokens, by as much as prompts are long and groups large."""
     attention: str = "sdpa"
     """transformers' attention implementation."""
     gradient_checkpointing: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,25 +27,33 @@ class TrainingSequence:
     branches: Branches | None = None  # the confidences it could have stated (RL, exact gradient)
 
     @property
-    def length(self) -> int:
-        """Tokens of prompt, response and branches."""
-        return len(self.prompt.token_ids) + len(self.response_tokens) + self._branched
+    def own_tokens(self) -> NDArray[np.int64]:
+        """The response and its branches, as they stand behind the prompt."""
+        branched = [] if self.branches is None else [self.branches.tree.tokens]
+        return np.concatenate([self.response_tokens, *branched]).astype(np.int64)
 
     @property
-    def _branched(self) -> int:
-        return 0 if self.branches is None else len(self.branches.tree.tokens)
+    def own_length(self) -> int:
+        """Tokens of response and branches."""
+        return len(self.response_tokens) + (0 if self.branches is None else len(self.branches.tree.tokens))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What sees what, and from where, in rows that branch behind their prompt: T tokens stand there in all."""
+
+    attention: torch.Tensor  # [B, 1, L, L] bool, whether a query sees a key
+    rows: torch.Tensor  # [T] row of each token that follows a prompt
+    places: torch.Tensor  # [T] its place in the row
+    anchors: torch.Tensor  # [T] place of the prompt's last token
+    depths: torch.Tensor  # [T] its distance from there, as the model is to see it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TreeBatch:
     """The branches of a micro-batch: U nodes and E edges of all trees, and M confidences as paths of edges."""
 
-    attention: torch.Tensor  # [B, 1, L, L] bool, whether a query sees a key; for all tokens, branches or not
-    rows: torch.Tensor  # [T] sequence of each branch token
-    positions: torch.Tensor  # [T] its place in the sequence
-    anchors: torch.Tensor  # [T] place of the token that its tree hangs on
-    depths: torch.Tensor  # [T] its distance from there, as the model is to see it
-    node_rows: torch.Tensor  # [U] sequence of each node, anchors included
+    node_rows: torch.Tensor  # [U] row of each node, anchors included
     node_positions: torch.Tensor  # [U] its place
     edge_nodes: torch.Tensor  # [E] the node whose output predicts the edge's token
     edge_tokens: torch.Tensor  # [E]
@@ -61,26 +69,28 @@ class TreeBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """Sequences padded to one length. N counts the response tokens of all of them."""
+    """Rows padded to one length, each a prompt with one response or more. N counts the response tokens of all."""
 
     input_ids: torch.Tensor  # [B, L] right-padded
     attention_mask: torch.Tensor  # [B, L] 1 for tokens, 0 for padding
     image_mask: torch.Tensor  # [B, L] 1 at image placeholders
     pixel_values: torch.Tensor | None  # [patches of all pictures, values of a patch]
     image_grid_thw: torch.Tensor | None  # [pictures, 3]
-    rows: torch.Tensor  # [N] sequence of each response token
+    rows: torch.Tensor  # [N] row of each response token
     positions: torch.Tensor  # [N] position whose output predicts the token
     targets: torch.Tensor  # [N] the token
     weights: torch.Tensor  # [N] weight in the loss; all 0 in a dummy
     advantages: torch.Tensor  # [N] 0 where there are none (SFT)
     behaviour_logprobs: torch.Tensor  # [N] 0 where there are none (SFT)
     confidence_mask: torch.Tensor  # [N] bool
+    layout: Layout | None  # None where every row is a prompt and a response and nothing else
     tree: TreeBatch | None  # the branches' share; None where no sequence has any
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
+        layout = None if self.layout is None else replace(self.layout, **_moved(self.layout, device))
         tree = None if self.tree is None else replace(self.tree, **_moved(self.tree, device))
-        return replace(self, **_moved(self, device), tree=tree)
+        return replace(self, **_moved(self, device), layout=layout, tree=tree)
 
     def as_dummy(self) -> MicroBatch:
         """The same forward pass with no weight in the loss: keeps ZeRO-3 ranks in lockstep."""
@@ -88,7 +98,7 @@ class MicroBatch:
         return replace(self, weights=torch.zeros_like(self.weights), tree=tree)
 
 
-def _moved(tensors: MicroBatch | TreeBatch, device: torch.device) -> dict[str, Any]:
+def _moved(tensors: MicroBatch | Layout | TreeBatch, device: torch.device) -> dict[str, Any]:
     values = {name: getattr(tensors, name) for name in tensors.__slots__}
     return {n: value.to(device, non_blocking=True) for n, value in values.items() if isinstance(value, torch.Tensor)}
 
@@ -106,6 +116,87 @@ def split_by_length(lengths: Sequence[int], tokens_per_micro_batch: int) -> list
         else:
             groups.append([index])
     return groups
+
+
+def share_prompts(sequences: Sequence[TrainingSequence], tokens_per_row: int) -> list[list[TrainingSequence]]:
+    """Rows of sequences that hold the very same prompt, each of at most so many tokens or of one sequence.
+
+    A row's prompt, and its pictures, go through the model once for all of its responses.
+    """
+    rows: list[list[TrainingSequence]] = []
+    newest: dict[int, list[TrainingSequence]] = {}  # of each prompt
+    for sequence in sequences:
+        row = newest.get(id(sequence.prompt))
+        if row is None or row_length(row) + sequence.own_length > tokens_per_row:
+            row = newest[id(sequence.prompt)] = []
+            rows.append(row)
+        row.append(sequence)
+    return rows
+
+
+def row_length(row: Sequence[TrainingSequence]) -> int:
+    """Tokens of the prompt, of every response and of its branches."""
+    return len(row[0].prompt.token_ids) + sum(sequence.own_length for sequence in row)
+
+
+def collate(rows: Sequence[Sequence[TrainingSequence]], *, pad_token_id: int, image_token_id: int | None) -> MicroBatch:
+    """Pad rows into one micro-batch; the sequences of a row share its first one's prompt."""
+    placed = [_Placed(number, start, s) for number, row in enumerate(rows) for start, s in _starts(row)]
+    sequences = [p.sequence for p in placed]
+    longest = max(map(row_length, rows))
+    input_ids = torch.full((len(rows), longest), pad_token_id, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    for number, row in enumerate(rows):
+        tokens = np.concatenate([row[0].prompt.token_ids, *(sequence.own_tokens for sequence in row)])
+        input_ids[number, : len(tokens)] = torch.from_numpy(tokens)
+        attention_mask[number, : len(tokens)] = 1
+    is_image = input_ids == image_token_id if image_token_id is not None else torch.zeros_like(input_ids)
+    branched = any(s.branches is not None for s in sequences)
+    return MicroBatch(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        image_mask=is_image.long(),
+        pixel_values=_stacked([row[0].prompt.pixel_values for row in rows]),
+        image_grid_thw=_stacked([row[0].prompt.image_grid_thw for row in rows]),
+        rows=torch.from_numpy(np.repeat([p.row for p in placed], [len(s.response_tokens) for s in sequences])),
+        positions=torch.from_numpy(np.concatenate([p.predicted_from for p in placed])),
+        targets=_per_token(sequences, lambda s: s.response_tokens, torch.long),
+        weights=_per_token(sequences, lambda s: s.weights),
+        advantages=_per_token(sequences, lambda s: s.advantages),
+        behaviour_logprobs=_per_token(sequences, lambda s: s.behaviour_logprobs),
+        confidence_mask=_per_token(sequences, lambda s: s.confidence_mask, torch.bool),
+        layout=_layout(placed, attention_mask) if branched or len(sequences) > len(rows) else None,
+        tree=_tree_batch(placed) if branched else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """A sequence in a row: its response begins at `start`, its branches stand behind it."""
+
+    row: int
+    start: int
+    sequence: TrainingSequence
+
+    @property
+    def prompt_end(self) -> int:
+        return len(self.sequence.prompt.token_ids)
+
+    @property
+    def branches_start(self) -> int:
+        return self.start + len(self.sequence.response_tokens)
+
+    @property
+    def predicted_from(self) -> NDArray[np.int64]:
+        """The position whose output predicts each response token: the first one's is the prompt's last."""
+        return np.concatenate([[self.prompt_end - 1], np.arange(self.start, self.branches_start - 1)])
+
+
+def _starts(row: Sequence[TrainingSequence]) -> Iterator[tuple[int, TrainingSequence]]:
+    start = len(row[0].prompt.token_ids)
+    for sequence in row:
+        yield start, sequence
+        start += sequence.own_length
 
 
 def _per_token(
@@ -127,65 +218,43 @@ def _stacked(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     return torch.cat(present) if present else None
 
 
-def collate(sequences: Sequence[TrainingSequence], *, pad_token_id: int, image_token_id: int | None) -> MicroBatch:
-    """Pad `sequences` into one micro-batch."""
-    longest = max(sequence.length for sequence in sequences)
-    input_ids = torch.full((len(sequences), longest), pad_token_id, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, sequence in enumerate(sequences):
-        tokens = np.concatenate([sequence.prompt.token_ids, sequence.response_tokens])
-        if sequence.branches is not None:
-            tokens = np.concatenate([tokens, sequence.branches.tree.tokens])
-        input_ids[row, : len(tokens)] = torch.from_numpy(tokens)
-        attention_mask[row, : len(tokens)] = 1
-    is_image = input_ids == image_token_id if image_token_id is not None else torch.zeros_like(input_ids)
-    rows = np.repeat(np.arange(len(sequences)), [len(s.response_tokens) for s in sequences])
-    return MicroBatch(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        image_mask=is_image.long(),
-        pixel_values=_stacked([s.prompt.pixel_values for s in sequences]),
-        image_grid_thw=_stacked([s.prompt.image_grid_thw for s in sequences]),
-        rows=torch.from_numpy(rows),
-        # The first response token is predicted by the prompt's last position.
-        positions=_per_token(
-            sequences, lambda s: np.arange(len(s.response_tokens)) + len(s.prompt.token_ids) - 1, torch.long
-        ),
-        targets=_per_token(sequences, lambda s: s.response_tokens, torch.long),
-        weights=_per_token(sequences, lambda s: s.weights),
-        advantages=_per_token(sequences, lambda s: s.advantages),
-        behaviour_logprobs=_per_token(sequences, lambda s: s.behaviour_logprobs),
-        confidence_mask=_per_token(sequences, lambda s: s.confidence_mask, torch.bool),
-        tree=_tree_batch(sequences, attention_mask) if any(s.branches is not None for s in sequences) else None,
-    )
-
-
-def _tree_batch(sequences: Sequence[TrainingSequence], attention_mask: torch.Tensor) -> TreeBatch:
+def _layout(placed: Sequence[_Placed], attention_mask: torch.Tensor) -> Layout:
+    """A response sees the prompt and itself; a branch also the response up to the token its tree hangs on."""
     longest = attention_mask.shape[1]
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     attention = causal & attention_mask.bool()[:, None, :]
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in TreeBatch.__slots__ if name != "attention"}
+    parts: dict[str, list[NDArray[np.int64]]] = {"rows": [], "places": [], "anchors": [], "depths": []}
+    for p in placed:
+        own = slice(p.start, p.start + p.sequence.own_length)
+        attention[p.row, own, p.prompt_end : p.start] = False
+        depths = np.arange(1, 1 + len(p.sequence.response_tokens))
+        if (branches := p.sequence.branches) is not None:
+            tree = slice(p.branches_start, own.stop)
+            attention[p.row, tree, p.start + branches.anchor + 1 : p.branches_start] = False
+            attention[p.row, tree, tree] = torch.from_numpy(branches.tree.visible)
+            depths = np.concatenate([depths, 1 + branches.anchor + branches.tree.depths])
+        parts["rows"].append(np.full(len(depths), p.row))
+        parts["places"].append(np.arange(own.start, own.stop))
+        parts["anchors"].append(np.full(len(depths), p.prompt_end - 1))
+        parts["depths"].append(depths)
+    made = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()}
+    return Layout(attention=attention[:, None], **made)
+
+
+def _tree_batch(placed: Sequence[_Placed]) -> TreeBatch:
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in TreeBatch.__slots__}
+    found = [(p, p.sequence.branches) for p in placed if p.sequence.branches is not None]
+    all_edges = sum(len(branches.tree.edge_tokens) for _, branches in found)
     nodes = edges = 0
-    all_edges = sum(len(s.branches.tree.edge_tokens) for s in sequences if s.branches is not None)
-    for row, sequence in enumerate(sequences):
-        if (branches := sequence.branches) is None:
-            continue
-        tree, anchor = branches.tree, len(sequence.prompt.token_ids) + branches.anchor
-        own = slice(sequence.length - len(tree.tokens), sequence.length)
-        places = np.arange(own.start, own.stop)
-        attention[row, own, anchor + 1 :] = False
-        attention[row, own, own] = torch.from_numpy(tree.visible)
-        parts["rows"].append(np.full(len(places), row))
-        parts["positions"].append(places)
-        parts["anchors"].append(np.full(len(places), anchor))
-        parts["depths"].append(tree.depths)
-        parts["node_rows"].append(np.full(1 + len(places), row))
-        parts["node_positions"].append(np.array([anchor, *places]))
+    for p, branches in found:
+        tree = branches.tree
+        places = np.concatenate([[p.start + branches.anchor], p.branches_start + np.arange(len(tree.tokens))])
+        parts["node_rows"].append(np.full(len(places), p.row))
+        parts["node_positions"].append(places)
         parts["edge_nodes"].append(tree.edge_nodes + nodes)
         parts["edge_tokens"].append(tree.edge_tokens)
         parts["paths"].append(np.where(tree.paths < len(tree.edge_tokens), tree.paths + edges, all_edges))
         parts["values"].append(branches.values.astype(np.float32))
         parts["weights"].append(np.full(len(branches.values), branches.weight, dtype=np.float32))
-        nodes, edges = nodes + 1 + len(places), edges + len(tree.edge_tokens)
-    made = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()}
-    return TreeBatch(attention=attention[:, None], **made)
+        nodes, edges = nodes + len(places), edges + len(tree.edge_tokens)
+    return TreeBatch(**{name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()})

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.integrations import HfDeepSpeedConfig
 
 from configs.schema import Learner, Optimizer, Precision
-from learner.batching import MicroBatch, TreeBatch
+from learner.batching import Layout, MicroBatch
 
 # (log-probabilities [N + E], micro-batch) -> the weighted sum of its losses.
 BatchLoss = Callable[[torch.Tensor, MicroBatch], torch.Tensor]
@@ -77,8 +77,8 @@ class ResponseLogprobs(torch.nn.Module):
             inputs["image_grid_thw"] = batch.image_grid_thw
             inputs["mm_token_type_ids"] = batch.image_mask
         body = getattr(self.model, self.model.base_model_prefix)
-        if batch.tree is not None:
-            inputs |= _under_tree_mask(body, batch, batch.tree, self.model.dtype)
+        if batch.layout is not None:
+            inputs |= _laid_out(body, batch, batch.layout, self.model.dtype)
         hidden = body(**inputs).last_hidden_state
         asked = hidden[batch.rows, batch.positions]
         if (tree := batch.tree) is not None:
@@ -94,13 +94,11 @@ class ResponseLogprobs(torch.nn.Module):
         return torch.cat([logprobs, logits[tokens:].log_softmax(dim=1)[tree.edge_nodes, tree.edge_tokens]])
 
 
-def _under_tree_mask(
-    body: PreTrainedModel, batch: MicroBatch, tree: TreeBatch, dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
-    """The attention mask and the positions of a batch with branches, as transformers takes them.
+def _laid_out(body: PreTrainedModel, batch: MicroBatch, layout: Layout, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The attention mask and the positions of rows with branches or several responses, as transformers takes them.
 
-    A branch token follows the token its tree hangs on, wherever it lies in the sequence. Models that give
-    pictures positions of their own (Qwen-VL: three numbers for each token) compute them themselves.
+    What stands behind a prompt counts its position from the prompt's end, wherever it lies in the row. Models that
+    give pictures positions of their own (Qwen-VL: three numbers for each token) compute the prompt's themselves.
     """
     if batch.pixel_values is not None and hasattr(body, "get_rope_index"):
         positions, _ = body.get_rope_index(
@@ -112,9 +110,9 @@ def _under_tree_mask(
     else:
         positions = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device).expand_as(batch.input_ids)
     positions = positions.clone()
-    positions[..., tree.rows, tree.positions] = positions[..., tree.rows, tree.anchors] + tree.depths
-    hidden = torch.zeros((), dtype=dtype, device=tree.attention.device)
-    mask = torch.where(tree.attention, hidden, torch.finfo(dtype).min)
+    positions[..., layout.rows, layout.places] = positions[..., layout.rows, layout.anchors] + layout.depths
+    seen = torch.zeros((), dtype=dtype, device=layout.attention.device)
+    mask = torch.where(layout.attention, seen, torch.finfo(dtype).min)
     return {"attention_mask": mask, "position_ids": positions}
 
 

@@ -35,7 +35,7 @@ class RlReport:
     capped_share: float  # share of tokens whose importance ratio was capped
     reference_kl: float | None  # k3 estimate of KL(policy || reference); None without a reference
     exact_share: float | None  # share of stated confidences with the exact gradient; None where it is not asked for
-    tokens: int  # prompt and response tokens of this rank
+    tokens: int  # put through the model by this rank: prompts once for each row, responses, branches
     seconds: float
 
 
@@ -84,7 +84,7 @@ class RlRank(LearnerRank):
         """
         started = time.perf_counter()
         sequences = self._sequences(encoded_groups, weights)
-        batches = micro_batches(sequences, self._chat, self._recipe.learner.tokens_per_micro_batch)
+        batches = micro_batches(sequences, self._chat, self._recipe.learner)
         sums = _TokenSums()
         learning_rate = self._policy.learning_rate
         loss = self._policy.step(batches, lambda logprobs, batch: self._loss(logprobs, batch, sums))

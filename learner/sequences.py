@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from configs.schema import Rewards, RewardWeights
-from learner.batching import MicroBatch, TrainingSequence, collate, split_by_length
+from configs.schema import Learner, Rewards, RewardWeights
+from learner.batching import MicroBatch, TrainingSequence, collate, row_length, share_prompts, split_by_length
 from learner.tree import Branches, ConfidenceTree
 from rewards.mixing import combine, confidence_values, credits
 from rollout.chat import ChatFormat, Expanded
@@ -153,16 +153,16 @@ def _rl_sequence(
     )
 
 
-def micro_batches(
-    sequences: Sequence[TrainingSequence], chat: ChatFormat, tokens_per_micro_batch: int
-) -> list[MicroBatch]:
-    """Sequences bucketed by length and padded."""
+def micro_batches(sequences: Sequence[TrainingSequence], chat: ChatFormat, learner: Learner) -> list[MicroBatch]:
+    """Rows bucketed by length and padded; sequences of one prompt share a row where the recipe's learner says so."""
     pad = chat.tokenizer.pad_token_id
+    limit = learner.tokens_per_micro_batch
+    rows = share_prompts(sequences, limit) if learner.share_prompts else [[sequence] for sequence in sequences]
     return [
         collate(
-            [sequences[i] for i in group],
+            [rows[i] for i in group],
             pad_token_id=0 if pad is None else pad,  # masked either way
             image_token_id=chat.image_token_id,
         )
-        for group in split_by_length([sequence.length for sequence in sequences], tokens_per_micro_batch)
+        for group in split_by_length([*map(row_length, rows)], limit)
     ]

@@ -105,4 +105,4 @@ class SftRank(LearnerRank):
         prompts = [self._prompts[row] for row in rows]
         tokenizer, weight = self._chat.tokenizer, self._stage.confidence_token_weight
         sequences = [sft_sequence(prompt, self._cache.get(prompt), tokenizer, weight) for prompt in prompts]
-        return micro_batches(sequences, self._chat, self._learner.tokens_per_micro_batch)
+        return micro_batches(sequences, self._chat, self._learner)

@@ -46,6 +46,16 @@ def test_micro_batches_are_counted_for_the_rank_with_the_most(tmp_path: Path) ->
     assert derive(recipe_with(tmp_path)).micro_batches_per_rank_at_most == 8
 
 
+def test_a_group_in_one_row_takes_part_of_a_micro_batch_that_other_groups_cannot_fill(tmp_path: Path) -> None:
+    # three of 1000 tokens fit, and a row of at most three leaves the fourth of each of 4 groups a row of its own
+    shared, apart = (
+        derive(recipe_with(tmp_path, "learner.tokens_per_micro_batch=3500", f"learner.share_prompts={share}"))
+        for share in ("true", "false")
+    )
+
+    assert (shared.micro_batches_per_rank_at_most, apart.micro_batches_per_rank_at_most) == (8, 6)
+
+
 def test_a_sequence_longer_than_a_micro_batch_goes_alone(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, "learner.tokens_per_micro_batch=10")
 
@@ -218,9 +228,14 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_o
         (["engine.tensor_parallel=2"], "engine.gpus_per_worker: got 0.5 ", "give a worker as many GPUs"),
         (["engine.gpus_per_worker=2"], "engine.gpus_per_worker: got 2", "raise engine.tensor_parallel"),
         (
-            ["rewards.confidence_gradient=exact", "learner.attention=flash_attention_2"],
-            "learner.attention: flash_attention_2 ",
+            ["rewards.confidence_gradient=exact", "learner.attention=flash_attention_2", "learner.share_prompts=false"],
+            "learner.attention: flash_attention_2 takes no tree mask, which rewards.confidence_gradient exact ",
             "sdpa or eager",
+        ),
+        (
+            ["learner.attention=flash_attention_2"],
+            "learner.attention: flash_attention_2 takes no tree mask, which learner.share_prompts ",
+            "share_prompts to false",
         ),
         (
             ["rewards.correctness=numeric", "rewards.preset=rlcr"],

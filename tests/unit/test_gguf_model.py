@@ -164,7 +164,7 @@ def test_the_learner_gives_a_text_only_models_logprobs(folder: Path) -> None:
     model = load_model(str(folder), settings)
     sequences = [sft_sequence(prompt, chat.expand(prompt), chat.tokenizer) for prompt in PROMPTS]
 
-    (batch,) = micro_batches(sequences, chat, 4096)
+    (batch,) = micro_batches(sequences, chat, settings)
     with torch.no_grad():
         found = ResponseLogprobs(model, chat.barred_token_ids(), 1.0)(batch)
 

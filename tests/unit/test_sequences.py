@@ -114,7 +114,7 @@ def test_with_a_tree_the_branches_stand_for_the_sampled_confidence() -> None:
     assert (right.branches.anchor, right.branches.weight) == (0, 3)
     assert right.branches.values == pytest.approx([0.5, 2.0, 2.5])  # 0.5 + 2 x (1 - (1 - c)^2)
     assert wrong.branches.values == pytest.approx([2.5, 2.0, 0.5])
-    assert right.length == 3 + 4 + 1
+    assert right.own_length == 4 + 1
 
 
 def test_a_confidence_behind_another_token_than_the_trees_keeps_the_sampled_gradient() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForImageTextToText,
+    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -156,7 +158,7 @@ def picture_case(tiny_model: Path) -> tuple[PreTrainedModel, list[TrainingSequen
 
 
 def collated(sequences: list[TrainingSequence], image_token_id: int | None = None) -> MicroBatch:
-    return collate(sequences, pad_token_id=0, image_token_id=image_token_id)
+    return collate([[made] for made in sequences], pad_token_id=0, image_token_id=image_token_id)
 
 
 def one_by_one(module: ResponseLogprobs, sequences: list[TrainingSequence], image_token_id: int | None) -> torch.Tensor:
@@ -180,6 +182,14 @@ def gradients(model: PreTrainedModel, value: torch.Tensor) -> dict[str, torch.Te
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def assert_same_value_and_gradients(model: PreTrainedModel, value: torch.Tensor, reference: torch.Tensor) -> None:
+    assert value.item() == pytest.approx(reference.item(), rel=1e-5)
+    found, right = gradients(model, value), gradients(model, reference)
+    assert found.keys() == right.keys()
+    for name in right:
+        torch.testing.assert_close(found[name], right[name], rtol=1e-4, atol=1e-6)
+
+
 def assert_same(model: PreTrainedModel, sequences: list[TrainingSequence], image_token_id: int | None = None) -> None:
     module = ResponseLogprobs(model, BARRED, TEMPERATURE)
     batch = collated(sequences, image_token_id)
@@ -188,11 +198,7 @@ def assert_same(model: PreTrainedModel, sequences: list[TrainingSequence], image
     expected = batch.tree.expected(module(batch)[len(batch.targets) :])
     reference = one_by_one(module, sequences, image_token_id)
 
-    assert expected.item() == pytest.approx(reference.item(), rel=1e-5)
-    found, right = gradients(model, expected), gradients(model, reference)
-    assert found.keys() == right.keys()
-    for name in right:
-        torch.testing.assert_close(found[name], right[name], rtol=1e-4, atol=1e-7)
+    assert_same_value_and_gradients(model, expected, reference)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -229,3 +235,53 @@ def test_a_dummy_expects_nothing(digits: PreTrainedTokenizerBase) -> None:
     edges = ResponseLogprobs(model, BARRED, TEMPERATURE)(dummy)[len(dummy.targets) :]
 
     assert dummy.tree.expected(edges).item() == 0
+
+
+# --- a group in one row
+
+
+def groups_of(
+    sequences: list[TrainingSequence], tokenizer: PreTrainedTokenizerBase, vocabulary: int
+) -> list[list[TrainingSequence]]:
+    """Three responses to each prompt: the one given, one without branches, one with."""
+    rng, tree = np.random.default_rng(3), confidence_tree(tokenizer, SOME)
+    more = [[sequence(rng, s.prompt, tree, vocabulary, branched=b) for b in (False, True)] for s in sequences]
+    return [[first, *others] for first, others in zip(sequences, more, strict=True)]
+
+
+def assert_prompts_can_be_shared(
+    model: PreTrainedModel, groups: list[list[TrainingSequence]], image_token_id: int | None = None
+) -> None:
+    module = ResponseLogprobs(model, BARRED, TEMPERATURE)
+    shared = collate(groups, pad_token_id=0, image_token_id=image_token_id)
+    apart = collated([*chain(*groups)], image_token_id)
+    assert len(shared.input_ids) == len(groups) < len(apart.input_ids)
+    rng = np.random.default_rng(4)
+    advantages = torch.from_numpy(rng.normal(size=len(apart.targets)))
+
+    def loss(batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        found = module(batch)
+        logprobs, edges = found[: len(batch.targets)], found[len(batch.targets) :]
+        assert batch.tree is not None
+        return logprobs.detach(), (advantages * logprobs).sum() - batch.tree.expected(edges)
+
+    found, shared_loss = loss(shared)
+    right, apart_loss = loss(apart)
+    torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-6)
+    assert_same_value_and_gradients(model, shared_loss, apart_loss)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_group_that_shares_its_prompt_has_the_losses_and_gradients_of_its_responses_one_by_one(
+    digits: PreTrainedTokenizerBase, attention: str
+) -> None:
+    model, sequences = text_case(digits, attention)
+
+    assert_prompts_can_be_shared(model, groups_of(sequences, digits, len(digits)))
+
+
+def test_so_it_has_with_pictures_which_are_encoded_once(tiny_model: Path) -> None:
+    model, sequences, image_token_id = picture_case(tiny_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+
+    assert_prompts_can_be_shared(model, groups_of(sequences, tokenizer, 200), image_token_id)
