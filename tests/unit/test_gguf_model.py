@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from cluster.starting_model import gguf_file, starting_model
+from cluster.gguf_file import gguf_file
+from cluster.starting_model import starting_model
 from configs.load import RecipeError, load_recipe
 from configs.schema import GgufModel, Learner, Precision, Response
 from learner.batching import TrainingSequence

@@ -1,0 +1,46 @@
+"""What `caliber check` says of a model that is there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from cluster.check import describe_recipe
+from configs.load import load_recipe
+
+WORDS = Path(__file__).parents[2] / "configs" / "words" / "words.yaml"
+
+
+def memory_line(*overrides: str) -> str:
+    (line,) = [line for line in describe_recipe(load_recipe(WORDS, overrides)).splitlines() if "memory " in line]
+    return line
+
+
+def of_path(folder: Path) -> str:
+    return memory_line("model.gguf=null", f"model.path={folder}")
+
+
+def test_the_memory_for_a_gguf_model_is_estimated_before_it_is_unpacked() -> None:
+    assert memory_line().startswith("memory   134.5M parameters: 2.00 GiB a rank")  # 16 bytes each
+
+
+def test_the_parameters_of_a_folder_are_counted_without_its_weights(tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        "llama", hidden_size=1024, num_hidden_layers=2, vocab_size=1000, tie_word_embeddings=True
+    )
+    config.save_pretrained(tmp_path)
+    parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+
+    assert of_path(tmp_path).startswith(f"memory   {parameters / 1e6:.1f}M parameters")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_without_a_model_is_said_to_be_none(tmp_path: Path, exists: bool) -> None:
+    folder = tmp_path if exists else tmp_path / "elsewhere"
+
+    told = of_path(folder)
+
+    assert told.startswith("memory   not estimated: ")
+    assert str(folder) in told
