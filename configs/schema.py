@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from configs.choices import (
     Baseline,
@@ -25,6 +25,8 @@ from configs.choices import (
     SeedSource,
     WandbMode,
 )
+from configs.data_settings import Data, EmojiData, WordsData
+from configs.model_settings import GgufModel, Model, ScratchModel
 from configs.response import Response
 from configs.reward_settings import Judge, MalformedParts, Rewards, RewardService, RewardWeights, TargetMix
 from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section, Share
@@ -66,142 +68,6 @@ __all__ = [
     "WandbMode",
     "WordsData",
 ]
-
-
-class ScratchModel(Section):
-    """A small Qwen2.5-VL built from random weights, with a tokenizer trained on the recipe's data."""
-
-    vocabulary_size: PositiveInt = 1024
-    """Tokens of the tokenizer at most, special ones included; a small corpus may need fewer."""
-    width: PositiveInt = 192
-    """Hidden size of the text model."""
-    layers: PositiveInt = 4
-    """Layers of the text model."""
-    heads: PositiveInt = 4
-    """Attention heads of the text model; the head size is width / heads."""
-    key_value_heads: PositiveInt = 2
-    """Key-value heads of the text model."""
-    mlp_width: PositiveInt = 512
-    """Hidden size of the text model's MLPs."""
-    vision_width: PositiveInt = 192
-    """Hidden size of the vision tower."""
-    vision_layers: PositiveInt = 4
-    """Layers of the vision tower."""
-    vision_heads: PositiveInt = 4
-    """Attention heads of the vision tower."""
-    vision_mlp_width: PositiveInt = 768
-    """Hidden size of the vision tower's MLPs."""
-
-
-class GgufModel(Section):
-    """A pretrained model in a GGUF file, unpacked once into a Hugging Face directory."""
-
-    file: str
-    """The file, relative to where the command is given; of a package, the pattern that one of its files matches."""
-    package: str | None = None
-    """Installed Python package that holds the file; it is found and not imported."""
-
-    @model_validator(mode="after")
-    def _within_its_package(self) -> GgufModel:
-        if self.package is not None and self.file.startswith("/"):
-            raise ValueError(f"{self.file} is looked for in the package {self.package}: set package to null")
-        return self
-
-
-class Model(Section):
-    """The model the pipeline starts from: exactly one of `path`, `scratch` and `gguf`."""
-
-    path: str | None = None
-    """Hugging Face directory (or hub id) to start from."""
-    scratch: ScratchModel | None = None
-    """Build a small model from random weights instead."""
-    gguf: GgufModel | None = None
-    """Unpack a GGUF file instead."""
-    min_image_pixels: PositiveInt | None = None
-    """Lower limit the image processor scales pictures up to, pixels; the model's own if not set."""
-    max_image_pixels: PositiveInt | None = None
-    """Upper limit the image processor scales pictures down to, pixels; the model's own if not set."""
-
-    @model_validator(mode="after")
-    def _exactly_one_source(self) -> Model:
-        if sum(source is not None for source in (self.path, self.scratch, self.gguf)) != 1:
-            raise ValueError("give exactly one of model.path, model.scratch and model.gguf")
-        return self
-
-
-class EmojiData(Section):
-    """What `caliber data emoji` builds."""
-
-    annotators_at_least: PositiveInt = 20
-    """Emoji with fewer annotations than this are left out."""
-    sft_emoji: PositiveInt = 60
-    """Emoji that stages 1 and 2 show, and stage 3 shows again: the seen ones."""
-    stage2_emoji: PositiveInt = 10
-    """Emoji that stage 2 is the first to show."""
-    rl_emoji: PositiveInt = 40
-    """Emoji that stage 3 is the first to show."""
-    test_emoji: PositiveInt = 60
-    """Emoji that no stage shows."""
-    stage1_pictures: PositiveInt = 64
-    """Varied pictures of each emoji in stage 1's file, each with one annotator's judgement."""
-    stage2_pictures: PositiveInt = 16
-    """Varied pictures of each emoji in stage 2's file."""
-    stage3_pictures: PositiveInt = 16
-    """Varied pictures of each emoji in stage 3's file."""
-    eval_pictures_per_emoji: PositiveInt = 4
-    """Varied pictures of each emoji in each evaluation file."""
-    image_size: PositiveInt = 56
-    """Side of a picture, pixels."""
-    seed: NonNegativeInt = 0
-    """Seed of the splits, the pictures and the drawn annotators."""
-
-
-class WordsData(Section):
-    """What `caliber data words` builds: words that people rated. All words of one stem go to one share."""
-
-    unseen_words: PositiveInt = 500
-    """Words that no stage shows, two of a stem at most."""
-    stage1_words: PositiveInt = 2000
-    """Words of stage 1."""
-    stage2_words: PositiveInt = 400
-    """Words of stage 2: none of stage 1's, or a model that learnt those would agree with itself too often."""
-    stage3_words: PositiveInt = 2500
-    """Words of stage 3: none that an SFT stage showed."""
-    seen_words: PositiveInt = 200
-    """Words of the SFT stages that are evaluated on, drawn at random."""
-    stage1_raters: PositiveInt = 2
-    """Rows of each word in stage 1's file, each with the judgement of one rater."""
-    seed: NonNegativeInt = 0
-    """Seed of the splits and of the drawn raters."""
-
-
-class Data(Section):
-    """The files of each stage; paths are relative to `root`."""
-
-    root: str
-    """Folder that the files and the pictures lie under."""
-    stage1: str = "stage1.jsonl"
-    """Rows of stage 1: prompt, structured reasoning, answer."""
-    stage2: str = "stage2.jsonl"
-    """Rows of stage 2: the same; confidences are added by `seeding`."""
-    stage3: str = "stage3.jsonl"
-    """Prompts of stage 3 with their references."""
-    evaluation: dict[str, str] = Field(default_factory=dict)
-    """Evaluation files by name."""
-    errors_shown: PositiveInt = 20
-    """Bad rows named before the rest is only counted."""
-    image_megapixels_at_most: PositiveFloat = 64.0
-    """Pictures larger than this are refused before they are decoded, million pixels."""
-    emoji: EmojiData | None = None
-    """Build the emoji set into `root` when it is not there."""
-    words: WordsData | None = None
-    """Build the words set into `root` when it is not there."""
-
-    @model_validator(mode="after")
-    def _at_most_one_set(self) -> Data:
-        if self.emoji is not None and self.words is not None:
-            raise ValueError("give data.emoji or data.words, not both: a root holds one set")
-        return self
 
 
 class Optimizer(Section):
