@@ -16,11 +16,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from cluster.checkpoints import CheckpointFolder
 from cluster.pipeline import run_pipeline
 from cluster.run_folder import RunFolder
-from cluster.stages import read_file, run_sft
+from cluster.sampling import RolloutWorkers
+from cluster.stages import read_file, run_rl, run_sft
 from configs.load import load_recipe
 from configs.schema import Recipe
 from rollout.rollout_file import read_rollouts
 from rollout.trajectory import Group
+from tests.integration.plain_loop import PlainLoop
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -110,6 +112,34 @@ def test_the_last_model_is_an_ordinary_directory_and_has_moved(finished: tuple[R
     assert AutoProcessor.from_pretrained(run.stage(3).model).chat_template
     assert before.keys() == after.keys()
     assert any(not before[name].equal(after[name]) for name in before)
+
+
+def test_without_lag_it_is_a_plain_synchronous_loop(
+    finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    given, _ = finished
+    start = str(RunFolder.of(given).stage(2).model)
+    folder = tmp_path_factory.mktemp("synchronous")
+    overrides = ["rl.max_policy_lag=0", "rl.steps=5", "rewards.confidence_gradient=sampled"]
+    recipe = load_recipe(TINY, [f"output={folder}", f"data.root={given.data.root}", *overrides])
+
+    async def job() -> None:
+        async with RolloutWorkers(recipe) as workers:
+            await run_rl(recipe, start, await workers.holding(start))
+
+    asyncio.run(job())
+    groups = sorted(_groups(recipe), key=lambda group: group.group_id)
+    size = recipe.rl.prompts_per_step
+    prompts = {prompt.prompt_id: prompt for prompt in read_file(recipe, recipe.data.stage3)}
+    loop = PlainLoop(recipe, start, prompts)
+    plain = loop.run([groups[step * size : (step + 1) * size] for step in range(recipe.rl.steps)])
+
+    assert max(plain.differences) < 1e-3  # each step's responses are of the loop's own policy at that step
+    assert [line["loss"] for line in _log(recipe, 3)] == pytest.approx(plain.losses, rel=1e-3, abs=1e-6)
+    trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(Path(start))
+    for name, weights in plain.weights.items():
+        moved = np.abs(trained[name] - before[name]).max()
+        assert np.abs(trained[name] - weights.numpy()).max() < max(0.01 * moved, 1e-6), name
 
 
 def test_a_second_run_does_nothing_again_and_ends_in_the_same_table(finished: tuple[Recipe, str]) -> None:
