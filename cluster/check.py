@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cluster.gguf_file import gguf_file
 from cluster.matchers import opened
-from configs.derive import Derived, derive, problems
+from configs.derive import Derived, ModelSize, derive, problems
 from configs.fields import describe
 from configs.schema import Recipe
-from learner.architecture import parameters_of
+from learner.architecture import size_of
 from rewards.safety import safety
 
 _GIB = 2**30
@@ -29,12 +29,12 @@ def describe_recipe(recipe: Recipe) -> str:
 
     A scorer of the user's is made once, in a process of its own.
     """
-    parameters, unknown = _parameters(recipe)
-    derived = derive(recipe, parameters)
+    size, unknown = _size(recipe)
+    derived = derive(recipe, size)
     return "\n".join(
         [
             *_sizes(recipe, derived),
-            *_memory(derived, unknown),
+            *_memory(derived, unknown, lora=recipe.learner.lora is not None),
             *_mix(recipe),
             *(f"PROBLEM  {p}" for p in [*problems(recipe), *_matcher_problems(recipe)]),
         ]
@@ -68,31 +68,32 @@ def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
     yield f"Ray      {derived.ray_cpus:g} CPUs and {derived.ray_gpus:g} GPUs for stage 3"
 
 
-def _parameters(recipe: Recipe) -> tuple[int | None, str]:
-    """Those of a model that is there already; None and the reason where it cannot be looked at from here."""
-    model = recipe.model
+def _size(recipe: Recipe) -> tuple[ModelSize | None, str]:
+    """That of a model that is there already; None and the reason where it cannot be looked at from here."""
+    model, lora = recipe.model, recipe.learner.lora
     if model.scratch is not None:
         return None, ""  # follows from the recipe
     try:
         if model.gguf is not None:
-            return parameters_of(gguf_file(model.gguf)), ""
+            return size_of(gguf_file(model.gguf), lora), ""
         assert model.path is not None
         if not Path(model.path).is_dir():
             return None, f"model.path: {model.path} is no folder on this machine"
-        return parameters_of(Path(model.path)), ""
+        return size_of(Path(model.path), lora), ""
     except (OSError, ValueError) as error:
         return None, f"{error}".partition("\n")[0]
 
 
-def _memory(derived: Derived, unknown: str) -> Iterator[str]:
-    if derived.memory is None or derived.parameters is None:
+def _memory(derived: Derived, unknown: str, *, lora: bool) -> Iterator[str]:
+    if derived.memory is None or derived.size is None:
         yield f"memory   not estimated: {unknown}"
         return
     memory = derived.memory
     cache = "what is left" if memory.engine_kv_cache is None else f"{memory.engine_kv_cache / _GIB:.2f} GiB"
+    trained = f", {derived.size.trained / 1e6:.1f}M of adapters trained" if lora else ""
     yield (
-        f"memory   {derived.parameters / 1e6:.1f}M parameters: {memory.rank / _GIB:.2f} GiB a rank, activations apart, "
-        f"{memory.engine_weights / _GIB:.2f} GiB of weights and {cache} of keys and values an engine"
+        f"memory   {derived.size.parameters / 1e6:.1f}M parameters{trained}: {memory.rank / _GIB:.2f} GiB a rank, "
+        f"activations apart, {memory.engine_weights / _GIB:.2f} GiB of weights and {cache} of keys and values an engine"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
-from configs.memory import Memory, estimate_memory, kv_bytes_per_token, parameter_count
+from configs.memory import Memory, ModelSize, estimate_memory, kv_bytes_per_token, parameter_count
 from configs.reward_settings import LONGEST_PAUSE
 from configs.schema import (
     ConfidenceGradient,
@@ -21,7 +21,7 @@ from configs.schema import (
     SeedSource,
 )
 
-__all__ = ["Derived", "Memory", "derive", "parameter_count", "problems"]
+__all__ = ["Derived", "Memory", "ModelSize", "derive", "parameter_count", "problems"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Derived:
     stage2_rows_per_rank: int
     ray_cpus: float  # all actors of stage 3
     ray_gpus: float
-    parameters: int | None  # None: not known from the recipe alone
+    size: ModelSize | None  # None: not known from the recipe alone
     memory: Memory | None  # None: without the number of parameters there is no estimate
 
 
-def derive(recipe: Recipe, parameters: int | None = None) -> Derived:
-    """The numbers of a recipe; a model from `model.path` needs its parameters counted by the caller."""
+def derive(recipe: Recipe, size: ModelSize | None = None) -> Derived:
+    """The numbers of a recipe; a model that is there already needs its parameters counted by the caller."""
     rl, learner, engine = recipe.rl, recipe.learner, recipe.engine
-    if parameters is None and recipe.model.scratch is not None:
-        parameters = parameter_count(recipe.model.scratch)
+    if size is None and recipe.model.scratch is not None:
+        size = _whole(recipe.model.scratch)
     trajectories = rl.prompts_per_step * rl.samples_per_prompt
     groups_in_flight = (rl.max_policy_lag + 1) * rl.prompts_per_step
     groups_per_worker = min(ceil(groups_in_flight / engine.workers), rl.groups_per_worker or groups_in_flight)
@@ -62,8 +62,8 @@ def derive(recipe: Recipe, parameters: int | None = None) -> Derived:
         stage2_rows_per_rank=ceil(recipe.stage2.rows_per_step / learner.ranks),
         ray_cpus=_ray_cpus(recipe),
         ray_gpus=learner.ranks * learner.gpus_per_rank + engine.workers * engine.gpus_per_worker,
-        parameters=parameters,
-        memory=None if parameters is None else estimate_memory(recipe, parameters),
+        size=size,
+        memory=None if size is None else estimate_memory(recipe, size),
     )
 
 
@@ -82,6 +82,11 @@ def problems(recipe: Recipe) -> list[str]:
         found += _width_problems(recipe.model.scratch)
         found += _cache_problems(recipe, recipe.model.scratch)
     return found
+
+
+def _whole(scratch: ScratchModel) -> ModelSize:
+    parameters = parameter_count(scratch)
+    return ModelSize(parameters, parameters)
 
 
 def _micro_batches_per_rank(recipe: Recipe) -> int:
@@ -133,6 +138,11 @@ def _length_problems(recipe: Recipe) -> Iterator[str]:
 
 def _device_problems(recipe: Recipe) -> Iterator[str]:
     learner, engine = recipe.learner, recipe.engine
+    if learner.lora is not None and recipe.model.scratch is not None:
+        yield (
+            "learner.lora: adapters leave the random weights of model.scratch as they are; set lora to null, or start "
+            "from model.path or model.gguf"
+        )
     if learner.gpus_per_rank > 1:
         yield f"learner.gpus_per_rank: got {learner.gpus_per_rank:g}, a rank uses one; raise learner.ranks"
     if engine.tensor_parallel > 1 and engine.gpus_per_worker != engine.tensor_parallel:
@@ -250,7 +260,7 @@ def _head_problems(width_key: str, width: int, heads_key: str, heads: int, multi
 
 
 def _cache_problems(recipe: Recipe, scratch: ScratchModel) -> Iterator[str]:
-    memory = estimate_memory(recipe, parameter_count(scratch))
+    memory = estimate_memory(recipe, _whole(scratch))
     needed = recipe.engine.tokens_per_sequence * kv_bytes_per_token(scratch, recipe.engine)
     if memory.engine_kv_cache is not None and needed > memory.engine_kv_cache:
         yield (

@@ -18,6 +18,14 @@ _MERGED = 2 * 2  # Qwen2.5-VL: patches merged into one image token
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Parameters of a model, adapters apart, and of those the number that is trained; of adapters, theirs."""
+
+    parameters: int
+    trained: int
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes. A rank's are in the memory of its device, an engine's are for each GPU it is split over."""
 
@@ -34,17 +42,19 @@ class Memory:
         return self.rank_weights + self.rank_gradients + self.rank_optimizer + self.rank_reference
 
 
-def estimate_memory(recipe: Recipe, parameters: int) -> Memory:
+def estimate_memory(recipe: Recipe, size: ModelSize) -> Memory:
     """Memory of stage 3, the stage that needs most."""
     learner, engine = recipe.learner, recipe.engine
     weight = _BYTES[learner.precision]
     on_cpu = engine.gpus_per_worker == 0
+    beside = size.trained if learner.lora is not None else 0
+    with_reference = recipe.rl.kl_weight > 0 and learner.lora is None  # else the model without its adapters serves
     return Memory(
-        rank_weights=_share(parameters, learner, from_stage=3) * weight,
-        rank_gradients=_share(parameters, learner, from_stage=2) * weight,
-        rank_optimizer=_share(parameters, learner, from_stage=1) * _optimizer_bytes(learner),
-        rank_reference=parameters * weight if recipe.rl.kl_weight > 0 else 0,
-        engine_weights=_divided(parameters, engine.tensor_parallel) * _BYTES[engine.precision],
+        rank_weights=_share(size.parameters + beside, learner, from_stage=3) * weight,
+        rank_gradients=_share(size.trained, learner, from_stage=2) * weight,
+        rank_optimizer=_share(size.trained, learner, from_stage=1) * _optimizer_bytes(learner),
+        rank_reference=size.parameters * weight if with_reference else 0,
+        engine_weights=_divided(size.parameters, engine.tensor_parallel) * _BYTES[engine.precision],
         engine_kv_cache=round(engine.kv_cache_gib * GIB) if on_cpu else None,
     )
 

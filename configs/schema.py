@@ -44,6 +44,7 @@ __all__ = [
     "GgufModel",
     "Judge",
     "Learner",
+    "Lora",
     "MalformedParts",
     "Model",
     "Optimizer",
@@ -125,6 +126,17 @@ class Seeding(Section):
     """Share of the rows that state a confidence drawn from the whole range: support everywhere."""
 
 
+class Lora(Section):
+    """Low-rank adapters on the language model's linear layers; its other weights, and the vision tower's, stay."""
+
+    rank: PositiveInt = 16
+    """Rank of what an adapter adds to a layer's weights."""
+    alpha: PositiveFloat | None = None
+    """What an adapter adds is scaled by alpha / rank; alpha is the rank if not set."""
+    targets: list[str] | None = None
+    """Layers that get adapters, by the last part of their names (q_proj, down_proj); all if not set."""
+
+
 class Learner(Section):
     """DeepSpeed ranks, each one Ray actor."""
 
@@ -147,6 +159,9 @@ class Learner(Section):
     mask. The same losses and gradients for fewer tokens, by as much as prompts are long and groups large."""
     attention: str = "sdpa"
     """transformers' attention implementation."""
+    lora: Lora | None = None
+    """Train adapters instead of the whole model. Each stage trains its own and ends in a model that holds them merged.
+    """
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
 

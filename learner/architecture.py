@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
 
+from configs.memory import ModelSize
+from configs.schema import Lora
 from learner.gguf_model import require_readers
+from learner.lora import add_adapters
 
 
 def model_class(config: PretrainedConfig) -> type[AutoModelForCausalLM] | type[AutoModelForImageTextToText]:
@@ -15,10 +18,10 @@ def model_class(config: PretrainedConfig) -> type[AutoModelForCausalLM] | type[A
     return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
 
 
-def parameters_of(source: Path) -> int:
-    """Parameters of the model in a Hugging Face directory or a GGUF file; tied ones count once.
+def size_of(source: Path, lora: Lora | None) -> ModelSize:
+    """Of the model in a Hugging Face directory or a GGUF file; tied parameters count once.
 
-    Raises OSError or ValueError where there is none, or one that transformers does not know.
+    Raises OSError or ValueError where there is none, one that transformers does not know, or none for the adapters.
     """
     if source.is_file():
         require_readers()
@@ -27,4 +30,8 @@ def parameters_of(source: Path) -> int:
         config = AutoConfig.from_pretrained(source)
     with torch.device("meta"):
         model = model_class(config).from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        if lora is None:
+            return ModelSize(parameters, parameters)
+        add_adapters(model, lora)
+    return ModelSize(parameters, sum(p.numel() for p in model.parameters() if p.requires_grad))

@@ -22,6 +22,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from configs.schema import Learner, Optimizer, Precision
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
+from learner.lora import Mergeable, add_adapters, mergeable_parameters, without_adapters
 
 # (log-probabilities [N + E], micro-batch) -> the weighted sum of its losses.
 BatchLoss = Callable[[torch.Tensor, MicroBatch], torch.Tensor]
@@ -182,11 +183,13 @@ class Policy:
         # Kept alive while the model loads: transformers then places parameters for ZeRO-3 as it reads them.
         placement = HfDeepSpeedConfig(config) if learner.zero_stage == 3 else None
         self._model = load_model(folder, learner)
+        if learner.lora is not None:
+            add_adapters(self._model, learner.lora)
         del placement
         self._model.train()
         module = ResponseLogprobs(self._model, barred_token_ids, temperature)
         adam = torch.optim.AdamW(
-            module.parameters(),
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
             lr=optimizer.learning_rate,
             betas=optimizer.betas,
             weight_decay=optimizer.weight_decay,
@@ -213,6 +216,12 @@ class Policy:
         """Log-probabilities [N] without gradient."""
         with torch.no_grad():
             return self._engine(batch.to(self.device)).cpu()
+
+    def logprobs_without_adapters(self, batch: MicroBatch) -> torch.Tensor:
+        """Log-probabilities [N] of the model that the adapters were put on, without gradient, on the model's device."""
+        with torch.no_grad(), without_adapters(self._model):
+            logprobs: torch.Tensor = self._engine(replace(batch, tree=None).to(self.device))
+            return logprobs
 
     def step(self, batches: Sequence[MicroBatch], loss: BatchLoss) -> float:
         """One optimizer step on the weighted mean of the losses over all ranks; returns that mean.
@@ -255,28 +264,28 @@ class Policy:
         return tensor.cpu()
 
     def weight_buckets(self, bytes_per_bucket: int) -> Iterator[dict[str, torch.Tensor]]:
-        """The whole weights on the CPU, bucket by bucket, on rank 0; empty buckets on the others.
+        """The whole weights on the CPU, adapters merged, bucket by bucket, on rank 0; empty buckets on the others.
 
         Under ZeRO-3 every rank takes part in gathering each bucket, so every rank must exhaust the
         iterator. Tied weights come once, under their first name.
         """
-        bucket: list[tuple[str, torch.nn.Parameter]] = []
+        bucket: list[Mergeable] = []
         size = 0
-        for name, parameter in self._model.named_parameters():
-            bucket.append((name, parameter))
-            size += getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size()
+        for found in mergeable_parameters(self._model):
+            bucket.append(found)
+            size += sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in found.parts)
             if size >= bytes_per_bucket:
                 yield self._gathered(bucket)
                 bucket, size = [], 0
         if bucket:
             yield self._gathered(bucket)
 
-    def _gathered(self, bucket: list[tuple[str, torch.nn.Parameter]]) -> dict[str, torch.Tensor]:
-        parameters = [parameter for _, parameter in bucket]
+    def _gathered(self, bucket: list[Mergeable]) -> dict[str, torch.Tensor]:
+        parameters = [part for found in bucket for part in found.parts]
         with deepspeed.zero.GatheredParameters(parameters, enabled=self._zero3):
             if dist.get_rank() != 0:
                 return {}
-            return {name: parameter.detach().to("cpu", copy=True) for name, parameter in bucket}
+            return {found.name: found.merged() for found in bucket}
 
     def save_model(self, folder: Path, bytes_per_bucket: int = 2**30) -> None:
         """Write a Hugging Face model (weights, configuration, generation settings); all ranks take part."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,8 +74,11 @@ class RlRank(LearnerRank):
         )
         exact = recipe.rewards.confidence_gradient is ConfidenceGradient.EXACT
         self._tree = confidence_tree(self._chat.tokenizer, recipe.response.confidences) if exact else None
-        with_reference = rl.kl_weight > 0
-        self._reference = ReferenceModel(model_dir, recipe.learner, barred, rl.temperature) if with_reference else None
+        self._reference: Callable[[MicroBatch], torch.Tensor] | None = None
+        if rl.kl_weight > 0 and recipe.learner.lora is not None:
+            self._reference = self._policy.logprobs_without_adapters
+        elif rl.kl_weight > 0:
+            self._reference = ReferenceModel(model_dir, recipe.learner, barred, rl.temperature).logprobs
 
     def step(self, encoded_groups: Sequence[bytes], weights: RewardWeights) -> RlReport:
         """One optimizer step on all ranks' groups; every rank passes its own share, which may be empty of scores.
@@ -129,7 +132,7 @@ class RlRank(LearnerRank):
             "capped": (difference.exp() > rl.importance_cap).float(),
         }
         if self._reference is not None:
-            divergence = kl_k3(logprobs, self._reference.logprobs(batch))
+            divergence = kl_k3(logprobs, self._reference(batch))
             loss = loss + rl.kl_weight * on_answers(divergence, batch.confidence_mask)
             tokens["reference_kl"] = divergence
         sums.add((batch.weights > 0).float(), **tokens)

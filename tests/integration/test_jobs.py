@@ -117,29 +117,39 @@ def test_the_last_model_is_an_ordinary_directory_and_has_moved(finished: tuple[R
 def test_without_lag_it_is_a_plain_synchronous_loop(
     finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    given, _ = finished
-    start = str(RunFolder.of(given).stage(2).model)
-    folder = tmp_path_factory.mktemp("synchronous")
-    overrides = ["rl.max_policy_lag=0", "rl.steps=5", "rewards.confidence_gradient=sampled"]
-    recipe = load_recipe(TINY, [f"output={folder}", f"data.root={given.data.root}", *overrides])
-
-    async def job() -> None:
-        async with RolloutWorkers(recipe) as workers:
-            await run_rl(recipe, start, await workers.holding(start))
-
-    asyncio.run(job())
+    recipe, start = _reinforced(
+        finished, tmp_path_factory, "rl.max_policy_lag=0", "rl.steps=5", "rewards.confidence_gradient=sampled"
+    )
     groups = sorted(_groups(recipe), key=lambda group: group.group_id)
     size = recipe.rl.prompts_per_step
     prompts = {prompt.prompt_id: prompt for prompt in read_file(recipe, recipe.data.stage3)}
-    loop = PlainLoop(recipe, start, prompts)
+    loop = PlainLoop(recipe, str(start), prompts)
     plain = loop.run([groups[step * size : (step + 1) * size] for step in range(recipe.rl.steps)])
 
     assert max(plain.differences) < 1e-3  # each step's responses are of the loop's own policy at that step
     assert [line["loss"] for line in _log(recipe, 3)] == pytest.approx(plain.losses, rel=1e-3, abs=1e-6)
-    trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(Path(start))
+    trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(start)
     for name, weights in plain.weights.items():
         moved = np.abs(trained[name] - before[name]).max()
         assert np.abs(trained[name] - weights.numpy()).max() < max(0.01 * moved, 1e-6), name
+
+
+def test_adapters_are_trained_and_reach_the_engine_merged(
+    finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe, start = _reinforced(
+        finished, tmp_path_factory, "rl.max_policy_lag=0", "rl.steps=3", "learner.lora={rank: 4, targets: [q_proj]}"
+    )
+    lines = _log(recipe, 3)
+    trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(start)
+
+    # At lag 0 the engine holds the learner's weights: they agree after updates only if what was sent had the adapters.
+    assert [line["lag_max"] for line in lines] == [0, 0, 0]
+    assert max(line["mismatch"] for line in lines) < 1e-3
+    assert lines[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
+    assert lines[2]["reference_kl"] > 1e-5
+    moved = {name for name in before if not np.array_equal(before[name], trained[name])}
+    assert moved == {name for name in before if "language_model" in name and name.endswith("q_proj.weight")}
 
 
 def test_a_second_run_does_nothing_again_and_ends_in_the_same_table(finished: tuple[Recipe, str]) -> None:
@@ -169,6 +179,20 @@ def test_supervised_training_goes_on_from_its_checkpoint_to_the_same_weights(
 
     resumed = _weights(folder.model)
     assert all(np.allclose(whole[name], resumed[name], atol=1e-5) for name in whole)
+
+
+def _reinforced(finished: tuple[Recipe, str], folders: pytest.TempPathFactory, *overrides: str) -> tuple[Recipe, Path]:
+    """Stage 3 again under other settings, and the folder of the model it started from."""
+    given, _ = finished
+    start = RunFolder.of(given).stage(2).model
+    recipe = load_recipe(TINY, [f"output={folders.mktemp('again')}", f"data.root={given.data.root}", *overrides])
+
+    async def job() -> None:
+        async with RolloutWorkers(recipe) as workers:
+            await run_rl(recipe, str(start), await workers.holding(str(start)))
+
+    asyncio.run(job())
+    return recipe, start
 
 
 def _weights(folder: Path) -> dict[str, Any]:

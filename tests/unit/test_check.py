@@ -36,6 +36,16 @@ def test_the_parameters_of_a_folder_are_counted_without_its_weights(tmp_path: Pa
     assert of_path(tmp_path).startswith(f"memory   {parameters / 1e6:.1f}M parameters")
 
 
+def test_of_adapters_they_alone_have_gradients_and_moments() -> None:
+    # 134.5M frozen in bf16, and adapters of rank 16 on seven layers of each of the 30
+    adapters = 30 * 16 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
+    rank = 2 * 134_515_008 + (2 + 2 + 12) * adapters
+
+    told = memory_line("learner.lora={rank: 16}")
+
+    assert told.startswith(f"memory   134.5M parameters, {adapters / 1e6:.1f}M of adapters trained: {rank / 2**30:.2f}")
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_folder_without_a_model_is_said_to_be_none(tmp_path: Path, exists: bool) -> None:
     folder = tmp_path if exists else tmp_path / "elsewhere"

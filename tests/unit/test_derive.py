@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from configs.derive import derive, parameter_count, problems
 from configs.load import load_recipe
-from configs.memory import GIB, Memory, kv_bytes_per_token
+from configs.memory import GIB, Memory, ModelSize, kv_bytes_per_token
 from configs.schema import Engine, Precision, Recipe, ScratchModel
 
 RECIPE = """\
@@ -91,7 +91,7 @@ def test_ray_is_asked_for_the_sum_of_all_actors(tmp_path: Path) -> None:
 def test_without_a_parameter_count_there_is_no_memory_estimate(tmp_path: Path) -> None:
     derived = derive(recipe_with(tmp_path))
 
-    assert (derived.parameters, derived.memory) == (None, None)
+    assert (derived.size, derived.memory) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_rank_s_memory_is_zero_s(
 ) -> None:
     recipe = recipe_with(tmp_path, f"learner.zero_stage={zero_stage}", f"learner.precision={precision}")
 
-    memory = derive(recipe, parameters=3000).memory
+    memory = derive(recipe, ModelSize(3000, 3000)).memory
 
     assert memory is not None
     assert (memory.rank_weights, memory.rank_gradients, memory.rank_optimizer) == (
@@ -122,18 +122,28 @@ def test_a_rank_s_memory_is_zero_s(
 
 
 def test_a_kl_term_costs_a_second_model(tmp_path: Path) -> None:
-    memory = derive(recipe_with(tmp_path, "rl.kl_weight=0.1", "learner.zero_stage=3"), parameters=3000).memory
+    memory = derive(recipe_with(tmp_path, "rl.kl_weight=0.1", "learner.zero_stage=3"), ModelSize(3000, 3000)).memory
 
     assert memory is not None
     assert memory.rank_reference == 6000
     assert memory.rank == 2000 + 2000 + 12000 + 6000
 
 
+def test_a_model_without_its_adapters_is_its_own_reference(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, "rl.kl_weight=0.1", "learner.zero_stage=3", "learner.lora={rank: 8}")
+
+    memory = derive(recipe, ModelSize(3000, trained=300)).memory
+
+    assert memory is not None
+    assert memory.rank_reference == 0
+    assert memory.rank == 2 * 1100 + 2 * 100 + 12 * 100  # of three ranks
+
+
 def test_an_engine_s_weights_are_split_and_its_cache_on_a_gpu_is_not_ours_to_know(tmp_path: Path) -> None:
     split = recipe_with(tmp_path, "engine.tensor_parallel=2", "engine.gpus_per_worker=2")
     on_cpu = recipe_with(tmp_path, "engine.gpus_per_worker=0", "engine.kv_cache_gib=0.5")
 
-    on_gpus, in_memory = derive(split, 3001).memory, derive(on_cpu, 3001).memory
+    on_gpus, in_memory = (derive(recipe, ModelSize(3001, 3001)).memory for recipe in (split, on_cpu))
 
     assert isinstance(on_gpus, Memory)
     assert isinstance(in_memory, Memory)
@@ -193,7 +203,7 @@ def test_the_parameters_are_those_of_the_model_transformers_builds(scratch: Scra
 def test_a_model_from_scratch_brings_its_own_parameter_count(tmp_path: Path) -> None:
     derived = derive(recipe_with(tmp_path, "model={path: null, scratch: {}}"))
 
-    assert derived.parameters == parameter_count(ScratchModel())
+    assert derived.size == ModelSize(parameter_count(ScratchModel()), parameter_count(ScratchModel()))
     assert derived.memory is not None
 
 
@@ -259,6 +269,7 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_o
             "evaluation.temperature above 0",
         ),
         (["model.min_image_pixels=9", "model.max_image_pixels=8"], "model.min_image_pixels: 9 ", "swap them"),
+        ([SCRATCH, "learner.lora={}"], "learner.lora: ", "set lora to null"),
         ([SCRATCH, "model.scratch.width=180"], "model.scratch.width: 180 ", "multiple of 8"),
         ([SCRATCH, "model.scratch.vision_width=72"], "model.scratch.vision_width: 72 ", "multiple of 16"),
         ([SCRATCH, "model.scratch.key_value_heads=3"], "model.scratch.key_value_heads: 3 ", "take a divisor"),
