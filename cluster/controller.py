@@ -9,13 +9,16 @@
 References and small records pass through here, never payloads: groups go from worker to reward
 service to learner, and weights from learner to workers, through the object store.
 
-| loop    | does                               | blocks on                   | unblocked by                  |
-|---------|------------------------------------|-----------------------------|-------------------------------|
-| admit   | opens visits of prompts            | the gate is closed          | workers confirmed new weights |
-| visit   | (a task each) samples and scores   | a worker, a scorer; bounded | their result, death or limit  |
-| collect | puts scored groups into the buffer | no visit has ended          | a visit ended                 |
-| train   | steps, publishes, checkpoints      | no batch is ready; bounded  | collect                       |
-| observe | says what a standing run waits for | its timer                   |                               |
+| loop    | does                               | blocks on                   | unblocked by                         |
+|---------|------------------------------------|-----------------------------|--------------------------------------|
+| admit   | opens visits of prompts            | the gate is closed          | workers confirmed new weights, drops |
+| visit   | (a task each) samples and scores   | a worker, a scorer; bounded | their result, death or limit; `drop` |
+| collect | puts scored groups into the buffer | no visit has ended          | a visit ended                        |
+| train   | steps, publishes, checkpoints      | no batch is ready; bounded  | collect                              |
+| observe | says what a standing run waits for | its timer                   |                                      |
+
+A batch is not ready where it has too few groups; under `rl.stale_groups: wait` also where it would make a running
+group too old. Under `drop` it is taken, and the visits of such groups are cancelled before the next one.
 
 `version` is the number of optimizer steps taken, and the name of the weights after them.
 """
@@ -30,6 +33,7 @@ from dataclasses import dataclass
 
 import ray
 
+from cluster.calibration_by_lag import CalibrationByLag
 from cluster.checkpoints import CheckpointFolder
 from cluster.clocks import Clocks
 from cluster.learners import LearnerGroup
@@ -39,6 +43,7 @@ from cluster.pool import RolloutPool
 from cluster.records import GroupRecord
 from cluster.rewarding import RewardService
 from cluster.run_log import RunLog
+from cluster.selection import Selection
 from cluster.step_metrics import batch_metrics, malformed_causes
 from cluster.transport import WeightUpdate
 from cluster.visits import Visits
@@ -77,9 +82,10 @@ class Controller:
         self._recipe = recipe
         self._parts = parts
         self._gate = AdmissionGate(rl.prompts_per_step, rl.max_policy_lag, rl.steps)
-        self._buffer: Buffer[ray.ObjectRef] = Buffer(rl.prompts_per_step, rl.max_policy_lag)
+        self._buffer: Buffer[ray.ObjectRef] = Buffer(rl.prompts_per_step, rl.max_policy_lag, rl.stale_groups)
         self._ledger = Ledger()
         self._records: dict[int, GroupRecord] = {}
+        self._visits: dict[int, asyncio.Task[None]] = {}  # those whose group is neither collected nor given up
         self._reissue: list[int] = []  # outstanding when the checkpoint was written
         limit = rl.groups_per_worker
         self._room = asyncio.Semaphore(limit * parts.pool.size) if limit else nullcontext()
@@ -91,6 +97,8 @@ class Controller:
         self._wake: asyncio.Task[None] | None = None
         self._clocks = Clocks()
         self._monitor = Monitor()
+        self._selection = Selection(lambda: asyncio.get_running_loop().time())
+        self._by_lag = CalibrationByLag()
 
     async def run(self) -> int:
         """Train; returns the version reached. Raises what any loop raised, with the others cancelled."""
@@ -102,6 +110,10 @@ class Controller:
                 loop.cancel()
         await self._checkpoint()
         return self._version
+
+    def calibration_by_lag(self) -> str:
+        """The table of everything trained on, the steps before a resume included."""
+        return self._by_lag.table()
 
     def stop(self) -> None:
         """End after the step that is under way, with a checkpoint."""
@@ -121,8 +133,7 @@ class Controller:
                     self._gate.admit()
                     self._ledger.admit(group_id, self._parts.visits.prompt_id(group_id))
                 visit = self._parts.visits.visit(group_id)
-                self._buffer.started(group_id, self._confirmed)
-                visits.create_task(self._visit(visit))
+                self._visits[group_id] = visits.create_task(self._visit(visit))
 
     async def _visit(self, visit: Visit) -> None:
         rl = self._recipe.rl
@@ -130,6 +141,9 @@ class Controller:
         record, group = None, None
         try:
             async with self._room:
+                # Only here: while it waited for room, newer weights may have come.
+                self._buffer.started(visit.group_id, self._confirmed)
+                self._selection.started(visit.group_id, self._confirmed)
                 with self._clocks.visit():
                     sampled = await self._parts.pool.generate(visit, sampling)
             record, group = await self._parts.rewards.score(sampled, visit)
@@ -140,20 +154,40 @@ class Controller:
     async def _collect(self) -> None:
         while True:
             visit, record, group = await self._ended.get()
+            if self._visits.pop(visit.group_id, None) is None:
+                continue  # given up while its result was on the way here
             if record is None or group is None:
+                self._buffer.abandoned(visit.group_id)
+                self._selection.gave_up(visit.group_id, self._version)
                 self._drop(visit.group_id, DropReason.GENERATION_FAILED)
-            elif len(record.scored) < 2:  # no baseline, no advantage
-                self._drop(visit.group_id, DropReason.SCORING_FAILED)
             else:
-                self._records[visit.group_id] = record
-                self._buffer.add(Entry(visit.group_id, record.oldest_version, record.response_tokens, group))
-                self._clocks.rolled(record.response_tokens)
+                self._complete(record, group)
             await self._notify()
 
+    def _complete(self, record: GroupRecord, group: ray.ObjectRef) -> None:
+        self._selection.ended(record)
+        if len(record.scored) < 2:  # no baseline, no advantage
+            self._buffer.abandoned(record.group_id)
+            self._selection.dropped(record)
+            self._drop(record.group_id, DropReason.SCORING_FAILED)
+        else:
+            self._records[record.group_id] = record
+            self._buffer.add(Entry(record.group_id, record.oldest_version, record.response_tokens, group))
+            self._clocks.rolled(record.response_tokens)
+
     def _drop(self, group_id: int, reason: DropReason) -> None:
-        self._buffer.abandoned(group_id)
         self._ledger.dropped(group_id, reason)
         self._gate.drop()
+
+    def _sweep(self) -> None:
+        """Whatever the policy for slow groups: from here on nothing is held or runs that is too old to be trained."""
+        for entry in self._buffer.sweep(self._version):
+            self._selection.dropped(self._records.pop(entry.group_id))
+            self._drop(entry.group_id, DropReason.STALE)
+        for group_id in self._buffer.give_up(self._version):
+            self._visits.pop(group_id).cancel()
+            self._selection.gave_up(group_id, self._version)
+            self._drop(group_id, DropReason.TOO_SLOW)
 
     async def _train(self, loops: asyncio.TaskGroup) -> None:
         rl = self._recipe.rl
@@ -184,20 +218,33 @@ class Controller:
 
     async def _batch(self) -> list[Entry[ray.ObjectRef]] | None:
         """The next batch; None when the run is to stop."""
-        for entry in self._buffer.sweep(self._version):
-            self._ledger.dropped(entry.group_id, DropReason.STALE)
-            self._gate.drop()
+        self._sweep()
+        await self._notify()  # there may be room
         limit = self._recipe.rl.seconds_per_wait
         try:
             async with asyncio.timeout(limit), self._changed:
-                found = await self._changed.wait_for(lambda: self._stopping or self._buffer.take(self._version))
+                found = await self._changed.wait_for(lambda: self._stopping or self._take())
         except TimeoutError:
             raise WaitedTooLong(
                 f"no batch in {limit:.0f} s: {len(self._buffer.running)} groups in generation or scoring, "
-                f"{len(self._buffer.held)} complete, {self._recipe.rl.prompts_per_step} needed. Look at the workers' "
-                "logs, or raise rl.seconds_per_wait"
+                f"{len(self._buffer.held)} complete, {self._recipe.rl.prompts_per_step} needed. {self._awaited()}"
+                "Look at the workers' logs, or raise rl.seconds_per_wait"
             ) from None
         return found if isinstance(found, list) else None
+
+    def _take(self) -> list[Entry[ray.ObjectRef]] | None:
+        batch = self._buffer.take(self._version)
+        if batch is not None:
+            self._selection.taken(self._version)
+        elif awaited := self._buffer.awaited(self._version):
+            self._selection.held_back(len(awaited))
+        return batch
+
+    def _awaited(self) -> str:
+        awaited = sorted(self._buffer.awaited(self._version))
+        if not awaited:
+            return ""
+        return f"A full batch waits for groups {awaited}, which the step would make too old (rl.stale_groups). "
 
     async def _step(self, batch: list[Entry[ray.ObjectRef]], weights: RewardWeights) -> list[RlReport]:
         """Groups are dealt to the ranks so that each gets about as many tokens."""
@@ -207,7 +254,7 @@ class Controller:
             min(shares, key=lambda share: (sum(e.tokens for e in share), len(share))).append(entry)
         ordered = [sorted(share, key=lambda entry: entry.group_id) for share in shares]
         return await self._parts.learners.call_each(
-            "step", [([entry.payload for entry in share], weights) for share in ordered]
+            "step", [([entry.payload for entry in share], weights, self._version) for share in ordered]
         )
 
     async def _apply(self, update: WeightUpdate) -> None:
@@ -224,18 +271,19 @@ class Controller:
             await asyncio.sleep(SECONDS_BETWEEN_OBSERVATIONS)
             if self._version == version:
                 logger.warning(
-                    "no step in %.0f s: version %d, %d visits in flight, %d groups unfinished, %d waiting",
+                    "no step in %.0f s: version %d, %d visits in flight, %d groups unfinished, %d waiting. %s",
                     SECONDS_BETWEEN_OBSERVATIONS,
                     version,
                     self._parts.pool.in_flight,
                     len(self._buffer.running),
                     len(self._buffer.held),
+                    self._awaited(),
                 )
 
     def _log(self, records: list[GroupRecord], reports: list[RlReport], weights: RewardWeights, waited: float) -> None:
-        metrics = batch_metrics(records, self._version, weights, self._recipe.rewards)
-        for warning in self._monitor.look(metrics, self._version + 1):
-            logger.warning("step %d: %s", self._version + 1, warning)
+        rewards = self._recipe.rewards
+        metrics = batch_metrics(records, self._version, weights, rewards)
+        selection = self._selection.read(self._version, weights, rewards) | self._by_lag.step(records, self._version)
         mix = {f"weight/{name}": weight for name, weight in weights.model_dump().items()}
         first = reports[0]
         causes = {f"malformed/{cause}": float(n) for cause, n in malformed_causes(records).items()}
@@ -246,6 +294,7 @@ class Controller:
             "grad_norm": first.grad_norm,
             "learning_rate": first.learning_rate,
             "mismatch": first.mismatch,
+            "parity": first.parity,
             "behaviour_kl": first.behaviour_kl,
             "reference_kl": first.reference_kl,
             "capped_share": first.capped_share,
@@ -255,7 +304,9 @@ class Controller:
             "learner_wait_seconds": waited,
             "worker_restarts": float(self._parts.pool.restarts),
         }
-        self._parts.log.log(metrics | mix | learner | clocks | causes | drops | service, self._version + 1)
+        for warning in self._monitor.look(metrics | learner, self._version + 1):
+            logger.warning("step %d: %s", self._version + 1, warning)
+        self._parts.log.log(metrics | mix | learner | clocks | causes | drops | service | selection, self._version + 1)
 
     async def _checkpoint(self) -> None:
         folder = self._parts.checkpoints.begin(self._version)
@@ -265,6 +316,7 @@ class Controller:
             "ledger": self._ledger.state_dict(),
             "gate": self._gate.state_dict(),
             "weights": self._parts.weights.current(self._version + 1).model_dump(),
+            "calibration_by_lag": self._by_lag.state_dict(),
         }
         self._parts.checkpoints.commit(self._version, state)
 
@@ -277,6 +329,7 @@ class Controller:
         self._ledger.load_state_dict(checkpoint.state["ledger"])
         self._gate.load_state_dict(checkpoint.state["gate"])
         self._parts.weights.restore(checkpoint.state["weights"])
+        self._by_lag.load_state_dict(checkpoint.state["calibration_by_lag"])
         self._version = self._confirmed = checkpoint.state["version"]
         self._reissue = list(self._ledger.outstanding())
         if self._version > 0:

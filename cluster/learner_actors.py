@@ -89,9 +89,9 @@ class RlActor(_LearnerShell):
         """Load the model and meet the other ranks."""
         self._rank = RlRank(rank, model_dir, recipe, prompts, limits)
 
-    def step(self, groups: Sequence[ray.ObjectRef], weights: RewardWeights) -> RlReport:
-        """Train on this rank's share of a batch."""
-        return self._rank.step(ray.get(list(groups)), weights)
+    def step(self, groups: Sequence[ray.ObjectRef], weights: RewardWeights, version: int) -> RlReport:
+        """Train on this rank's share of a batch, with `version` steps taken."""
+        return self._rank.step(ray.get(list(groups)), weights, version)
 
     def publish(self, version: int) -> WeightUpdate:
         """Put the weights into the object store; only rank 0's update holds any."""

@@ -1,9 +1,12 @@
-"""Watches stage 3 for the two ways in which a calibration that looks good is none.
+"""Watches stage 3 for the two ways in which a calibration that looks good is none, and for a learner led astray.
 
     collapse   every answer gets the same confidence: the base rate, which tells nothing of any one answer
     sabotage   answers go wrong on purpose, with a confidence near 0, which a proper score pays for
+    parity     engine and learner disagree on log-probabilities under the same weights: the ratios that
+               should correct for policy lag then correct for arithmetic
 
-Both are judged over windows of steps, not on one step's luck, and told again only a window later.
+All are judged over windows of steps, not on one step's luck, and told again only a window later. Parity does not
+wait for the first window to be full: it is a mean over tokens, and a wrong setting is wrong from the first step on.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ WINDOW = 20  # steps
 DISTINCT = 2.5  # mean number of confidences in use, below which they count as collapsed
 ROSE = 0.03  # share of sabotage suspects that the last window has more than the first
 FELL = 0.02  # accuracy that the last window has less than the first
+APART = 0.02  # nats of mean |difference| under the same weights; rounding in bf16 stays below it
 
 Metrics = Mapping[str, float | None]
 
@@ -30,12 +34,12 @@ class Monitor:
     def look(self, metrics: Metrics, step: int) -> list[str]:
         """What there is to warn of after a step; each warning names what to change."""
         self._window.append(metrics)
-        if len(self._window) < WINDOW:
-            return []
         last = self._means()
-        if self._first is None:
-            self._first = last
-        found = {"collapse": self._collapse(last), "sabotage": self._sabotage(self._first, last)}
+        found = {"parity": self._parity(last)}
+        if len(self._window) == WINDOW:
+            if self._first is None:
+                self._first = last
+            found |= {"collapse": self._collapse(last), "sabotage": self._sabotage(self._first, last)}
         due = {name: text for name, text in found.items() if text and step - self._told.get(name, -WINDOW) >= WINDOW}
         self._told |= dict.fromkeys(due, step)
         return list(due.values())
@@ -69,5 +73,15 @@ class Monitor:
             "(caliber reweight RUN calibration=...)"
         )
 
+    def _parity(self, last: Mapping[str, float]) -> str | None:
+        apart = last.get("parity", 0.0)
+        if apart <= APART:
+            return None
+        return (
+            f"PARITY: engine and learner are {apart:.3f} nats a token apart under the same weights, more than bf16's "
+            f"rounding ({APART:g}). Look at engine.precision and learner.precision (is fp32 better?), rl.temperature, "
+            "and the model's processor and its limits (model.min_image_pixels, model.max_image_pixels)"
+        )
 
-_WATCHED = ("distinct_confidences", "confidence", "sabotage", "accuracy")
+
+_WATCHED = ("distinct_confidences", "confidence", "sabotage", "accuracy", "parity")

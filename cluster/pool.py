@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Self
 
@@ -75,7 +76,11 @@ class RolloutPool:
         async def sample(worker: Worker) -> ray.ObjectRef:
             # The first return says that the group is there; the group itself stays where it is.
             done, group = worker.actor.generate.options(num_returns=2).remote(visit, sampling)
-            await within(done, self._seconds, f"{worker.name} to generate group {visit.group_id}")
+            try:
+                await within(done, self._seconds, f"{worker.name} to generate group {visit.group_id}")
+            except asyncio.CancelledError:
+                ray.cancel(done)  # nobody wants the group any more: the engine has others
+                raise
             return group
 
         return await self._supervisor.do(sample, f"group {visit.group_id}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rollout.trajectory import FinishReason, Group, Trajectory
+from rollout.trajectory import FinishReason, Group, Sample, Span, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class SampleRecord:
     truncated: bool
     token_versions: tuple[tuple[int, int], ...]  # (weight version, tokens) of each span
     failure: str | None
+    answer_version: int | None = None  # weight version of the answer's first token; None: no answer was found
+    confidence_version: int | None = None  # the same of the confidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +74,10 @@ def _sample_record(trajectory: Trajectory) -> SampleRecord:
         truncated=sample.finish_reason is FinishReason.LENGTH,
         token_versions=tuple((span.version, span.end - span.start) for span in sample.version_spans),
         failure=trajectory.failure if score is None else None,
+        answer_version=_first_version(sample, score.answer_span if score else None),
+        confidence_version=_first_version(sample, score.confidence_span if score else None),
     )
+
+
+def _first_version(sample: Sample, span: Span | None) -> int | None:
+    return None if span is None else sample.version_of(span.start)

@@ -172,6 +172,8 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
         steps = await controller.run()
         if steps < rl.steps:
             raise Stopped(f"stopped after step {steps} of {rl.steps}; the same command goes on from there")
+        if rl.max_policy_lag > 0:
+            print(controller.calibration_by_lag(), flush=True)
         with written_aside(folder.model) as aside:
             await learners.call("save_model", str(aside))
 

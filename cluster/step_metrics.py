@@ -54,6 +54,7 @@ def batch_metrics(
         **_lag_metrics(records, version),
         "truncated": _mean([sample.truncated for sample in samples]),
         "response_tokens": _mean([sample.response_tokens for sample in samples]),
+        "generation_seconds": _mean([record.generation_seconds for record in records]),
         "unscored": float(sum(len(record.samples) - len(record.scored) for record in records)),
     }
 

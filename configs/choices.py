@@ -85,6 +85,13 @@ class Preset(StrEnum):
     RLVR = "rlvr"  # correctness alone: what calibration is compared with
 
 
+class StaleGroups(StrEnum):
+    """What a step does that would make an unfinished group too old to be trained on."""
+
+    WAIT = "wait"  # it waits for the group: none is lost to slowness
+    DROP = "drop"  # it goes on, and the group is dropped
+
+
 class SeedSource(StrEnum):
     """Where the confidences of stage 2 come from."""
 

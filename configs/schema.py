@@ -23,6 +23,7 @@ from configs.choices import (
     Reference,
     ScoringRule,
     SeedSource,
+    StaleGroups,
     WandbMode,
 )
 from configs.data_settings import Data, EmojiData, WordsData
@@ -64,6 +65,7 @@ __all__ = [
     "SeedSource",
     "Seeding",
     "Sft",
+    "StaleGroups",
     "TargetMix",
     "Wandb",
     "WandbMode",
@@ -210,6 +212,9 @@ class Rl(Section):
     """Sampling temperature, applied in the learner too."""
     max_policy_lag: NonNegativeInt = 1
     """No token in a batch is older than this many weight versions; 0 is synchronous."""
+    stale_groups: StaleGroups = StaleGroups.WAIT
+    """What a step does that would make an unfinished group older than that: wait for it, or go on and drop the group.
+    Long responses to hard prompts are dropped more often than others, and what is left is calibrated without them."""
     groups_per_worker: PositiveInt | None = None
     """Groups a rollout worker samples at once; as many as are admitted if not set. Those that wait start under newer
     weights: no more than keep the learner busy are of use."""

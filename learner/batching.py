@@ -24,6 +24,7 @@ class TrainingSequence:
     advantages: NDArray[np.float32] | None = None  # [T] (RL)
     behaviour_logprobs: NDArray[np.float32] | None = None  # [T] as the engine sampled them (RL)
     confidence_mask: NDArray[np.bool_] | None = None  # [T] tokens of the confidence (RL)
+    oldest_version: int | None = None  # weight version of the response's oldest token (RL)
     branches: Branches | None = None  # the confidences it could have stated (RL, exact gradient)
 
     @property
@@ -83,6 +84,7 @@ class MicroBatch:
     advantages: torch.Tensor  # [N] 0 where there are none (SFT)
     behaviour_logprobs: torch.Tensor  # [N] 0 where there are none (SFT)
     confidence_mask: torch.Tensor  # [N] bool
+    oldest_versions: torch.Tensor  # [N] weight version of the oldest token of its response; 0 where unknown (SFT)
     layout: Layout | None  # None where every row is a prompt and a response and nothing else
     tree: TreeBatch | None  # the branches' share; None where no sequence has any
 
@@ -165,6 +167,7 @@ def collate(rows: Sequence[Sequence[TrainingSequence]], *, pad_token_id: int, im
         advantages=_per_token(sequences, lambda s: s.advantages),
         behaviour_logprobs=_per_token(sequences, lambda s: s.behaviour_logprobs),
         confidence_mask=_per_token(sequences, lambda s: s.confidence_mask, torch.bool),
+        oldest_versions=_per_token(sequences, _oldest_versions, torch.long),
         layout=_layout(placed, attention_mask) if branched or len(sequences) > len(rows) else None,
         tree=_tree_batch(placed) if branched else None,
     )
@@ -211,6 +214,10 @@ def _per_token(
         for sequence, array in zip(sequences, arrays, strict=True)
     ]
     return torch.from_numpy(np.concatenate(filled)).to(dtype)
+
+
+def _oldest_versions(sequence: TrainingSequence) -> NDArray[np.int64]:
+    return np.full(len(sequence.response_tokens), sequence.oldest_version or 0)
 
 
 def _stacked(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from configs.choices import StaleGroups
+
 Payload = TypeVar("Payload")
 
 
@@ -25,15 +27,20 @@ class Buffer(Generic[Payload]):
 
     A group's deadline is the last learner version at which it may be trained: that of its oldest token
     plus max_policy_lag; while it runs, the confirmed version at its start stands for its oldest token.
-    A batch may pass over a slow group only as long as every deadline can still be kept. With
-    `AdmissionGate` before it no group ever goes stale; the proof is there.
+    What is past its deadline is in no batch, whatever the policy for slow groups, which are two:
 
-    A place is free only when its group was trained (`release`), abandoned or swept out.
+        wait   A batch may pass over a slow group only as long as every deadline can still be kept. With
+               `AdmissionGate` before it no group ever goes stale; the proof is there.
+        drop   A full batch is taken. Groups that it makes too old are given up (`give_up`) where they
+               still run, and swept out (`sweep`) where more are due at once than a batch holds.
+
+    A place is free only when its group was trained (`release`), abandoned, given up or swept out.
     """
 
-    def __init__(self, groups_per_step: int, max_policy_lag: int) -> None:
+    def __init__(self, groups_per_step: int, max_policy_lag: int, stale_groups: StaleGroups = StaleGroups.WAIT) -> None:
         self._groups_per_step = groups_per_step
         self._max_policy_lag = max_policy_lag
+        self._waits = stale_groups is StaleGroups.WAIT
         self._running: dict[int, int] = {}  # confirmed version at the start, by group id
         self._ready: dict[int, Entry[Payload]] = {}
         self._taken: dict[int, Entry[Payload]] = {}
@@ -86,26 +93,43 @@ class Buffer(Generic[Payload]):
     def take(self, version: int) -> list[Entry[Payload]] | None:
         """The batch that takes the learner from `version` to the next, or None while it is not ready.
 
-        The oldest complete groups, in the order of their ids. Not ready where a running group would
-        have to be among them for all deadlines to be kept. Stale groups are never in it.
+        The oldest complete groups, in the order of their ids. Not ready under `wait` where a running
+        group would have to be among them for all deadlines to be kept. Stale groups are never in it.
         """
-        fresh = sorted((e for e in self._ready.values() if self._deadline(e) >= version), key=_by_age)
+        fresh = self._fresh(version)
         batch = fresh[: self._groups_per_step]
-        if len(batch) < self._groups_per_step or not self._keeps_deadlines(batch, fresh, version):
+        if len(batch) < self._groups_per_step or (self._waits and self._missed(fresh, version)):
             return None
         for entry in batch:
             self._taken[entry.group_id] = self._ready.pop(entry.group_id)
         return sorted(batch, key=_by_id)
 
+    def awaited(self, version: int) -> frozenset[int]:
+        """The running groups that `take` holds a full batch back for; none where it lacks groups or is ready."""
+        fresh = self._fresh(version)
+        if not self._waits or len(fresh) < self._groups_per_step or not (missed := self._missed(fresh, version)):
+            return frozenset()
+        return frozenset(g for g, start in self._running.items() if start + self._max_policy_lag <= missed[-1])
+
     def sweep(self, version: int) -> list[Entry[Payload]]:
         """Give back, for good, the groups that are too old to be trained at `version`; by group id.
 
-        There are none under the gate, unless the lag was made smaller for a resumed run.
+        There are none under the gate and `wait`, unless the lag was made smaller for a resumed run.
         """
         stale = [entry for entry in self._ready.values() if self._deadline(entry) < version]
         for entry in stale:
             del self._ready[entry.group_id]
         return sorted(stale, key=_by_id)
+
+    def give_up(self, version: int) -> list[int]:
+        """Forget, for good, the running groups that began too long ago to be trained at `version`; their ids.
+
+        There are none under the gate and `wait`.
+        """
+        overdue = [group_id for group_id, start in self._running.items() if start + self._max_policy_lag < version]
+        for group_id in overdue:
+            del self._running[group_id]
+        return sorted(overdue)
 
     def release(self, group_ids: Iterable[int]) -> None:
         """The groups were trained on: forget them and their payloads."""
@@ -115,21 +139,26 @@ class Buffer(Generic[Payload]):
         for group_id in wanted:
             del self._taken[group_id]
 
-    def _keeps_deadlines(self, batch: list[Entry[Payload]], fresh: list[Entry[Payload]], version: int) -> bool:
-        """Whether the later batches can keep the deadlines of all running and fresh groups this one leaves.
+    def _fresh(self, version: int) -> list[Entry[Payload]]:
+        """Complete groups that may be trained at `version`, the oldest first."""
+        return sorted((e for e in self._ready.values() if self._deadline(e) >= version), key=_by_age)
+
+    def _missed(self, fresh: list[Entry[Payload]], version: int) -> list[int]:
+        """The deadlines that later batches cannot keep for all running and fresh groups, were the oldest taken now.
 
         Of the groups due at k or before, the batches of version + 1 to k take at most groups_per_step
         each; the rest must be in this one. At most a full batch is asked for, so that an overdue surplus
         (the lag was made smaller) is swept out and does not block.
         """
         size = self._groups_per_step
-        taken = sorted(self._deadline(entry) for entry in batch)
+        taken = [self._deadline(entry) for entry in fresh[:size]]  # ascending
         running = (start + self._max_policy_lag for start in self._running.values())
         due = sorted((*running, *(self._deadline(entry) for entry in fresh)))
-        return all(
-            bisect_right(taken, k) >= min(size, bisect_right(due, k) - (k - version) * size)
+        return [
+            k
             for k in range(version, version + self._max_policy_lag + 1)
-        )
+            if bisect_right(taken, k) < min(size, bisect_right(due, k) - (k - version) * size)
+        ]
 
     def _deadline(self, entry: Entry[Payload]) -> int:
         return entry.oldest_version + self._max_policy_lag

@@ -19,8 +19,8 @@ class AdmissionGate:
     `version` is the newest weight version that *every live worker has confirmed*, so that the bound
     holds however long a broadcast takes: whatever starts now has no token older than `version`.
     Write G for groups_per_step, L for max_policy_lag. A group whose oldest token has version s may be
-    trained at learner version s + L at the latest: that is its deadline. With `Buffer.take` no
-    deadline is missed:
+    trained at learner version s + L at the latest: that is its deadline. With `Buffer.take` under `wait`
+    no deadline is missed:
 
         Claim. When the learner is at v, at most (k - v + 1)·G untrained groups have a deadline
         of k or earlier, for every k >= v. (So at most G are due at v, and one batch takes them all.)
@@ -38,6 +38,12 @@ class AdmissionGate:
 
     A dropped group frees its place, else the learner would wait for a batch that can never fill.
     The claim holds: v·G trained and at most (L + s + 1)·G admitted, dropped ones left out, are all it uses.
+    A group that begins some time after its admission, at a newer s, keeps it too: its deadline is later.
+
+    No deadlock: once all workers confirmed v there is room for (L + 1)·G untrained groups that may all be
+    trained at v, since what is overdue was swept out or given up. While the learner stands at v each of
+    them is completed, or dropped for another; and where G are complete and none runs, `Buffer.take` is
+    ready under either policy.
     """
 
     def __init__(self, groups_per_step: int, max_policy_lag: int, steps: int | None = None) -> None:

@@ -13,7 +13,8 @@ from learner.state import count, require_keys
 class DropReason(StrEnum):
     """Why a group was not trained on."""
 
-    STALE = "stale"  # its oldest token is older than the policy lag allows
+    STALE = "stale"  # complete, and its oldest token is older than the policy lag allows
+    TOO_SLOW = "too_slow"  # it would be too old before it is complete (rl.stale_groups: drop)
     GENERATION_FAILED = "generation_failed"  # no engine finished it, reissues included
     SCORING_FAILED = "scoring_failed"  # too few of its responses have a score
     NO_REWARD_VARIANCE = "no_reward_variance"  # its total rewards are all alike

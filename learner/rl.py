@@ -11,6 +11,7 @@ import torch
 from configs.schema import ConfidenceGradient, Recipe, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence
 from learner.losses import kl_k3, on_answers, truncated_importance
+from learner.parity import Parity
 from learner.policy import Policy, Rank, ReferenceModel
 from learner.rank import LearnerRank
 from learner.sequences import PromptCache, micro_batches, rl_sequences
@@ -31,6 +32,7 @@ class RlReport:
     grad_norm: float | None
     learning_rate: float
     mismatch: float  # mean |log p_learner - log p_engine|, nats: arithmetic and policy lag together
+    parity: float | None  # the same over responses sampled under the learner's own weights; None where there are none
     behaviour_kl: float  # k3 estimate of KL(engine || learner), nats a token
     capped_share: float  # share of tokens whose importance ratio was capped
     reference_kl: float | None  # k3 estimate of KL(policy || reference); None without a reference
@@ -80,23 +82,25 @@ class RlRank(LearnerRank):
         elif rl.kl_weight > 0:
             self._reference = ReferenceModel(model_dir, recipe.learner, barred, rl.temperature).logprobs
 
-    def step(self, encoded_groups: Sequence[bytes], weights: RewardWeights) -> RlReport:
+    def step(self, encoded_groups: Sequence[bytes], weights: RewardWeights, version: int) -> RlReport:
         """One optimizer step on all ranks' groups; every rank passes its own share, which may be empty of scores.
 
+        `version` is the number of steps taken before, the name of the weights that the step changes.
         Raises CodecError for bytes that are no group, ValueError for prompts that are not the recipe's.
         """
         started = time.perf_counter()
         sequences = self._sequences(encoded_groups, weights)
         batches = micro_batches(sequences, self._chat, self._recipe.learner)
-        sums = _TokenSums()
+        sums, parity = _TokenSums(), Parity(version)
         learning_rate = self._policy.learning_rate
-        loss = self._policy.step(batches, lambda logprobs, batch: self._loss(logprobs, batch, sums))
+        loss = self._policy.step(batches, parity.watching(lambda logprobs, batch: self._loss(logprobs, batch, sums)))
         means = self._policy.mean_over_ranks(sums.values, sums.count)
         return RlReport(
             loss=loss,
             grad_norm=self._policy.grad_norm(),
             learning_rate=learning_rate,
             mismatch=means["mismatch"],
+            parity=parity.mean(self._policy.mean_over_ranks),
             behaviour_kl=means["behaviour_kl"],
             capped_share=means["capped"],
             reference_kl=means.get("reference_kl"),

@@ -149,6 +149,7 @@ def _rl_sequence(
         advantages=np.where(mask, confidence, gained.answer).astype(np.float32),
         behaviour_logprobs=sample.logprobs,
         confidence_mask=mask,
+        oldest_version=sample.oldest_version,
         branches=branches,
     )
 

@@ -55,6 +55,10 @@ class Sample:
         """Weight version of the oldest token."""
         return min(span.version for span in self.version_spans)
 
+    def version_of(self, token: int) -> int:
+        """Weight version that a token of [0, T) was sampled under."""
+        return next(span.version for span in self.version_spans if span.start <= token < span.end)
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

@@ -66,6 +66,7 @@ def test_engine_and_learner_agree_on_log_probabilities_under_the_same_weights(
 
     assert first["lag_max"] == 0
     assert first["mismatch"] < 1e-3  # nats, fp32 on both sides
+    assert first["parity"] == pytest.approx(first["mismatch"], rel=1e-6)  # every token is of the learner's own weights
 
 
 def test_every_step_trains_once_on_fresh_enough_groups(finished: tuple[Recipe, str]) -> None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from configs.choices import StaleGroups
 from learner.buffer import Buffer, Entry
 from learner.gate import AdmissionGate
 from learner.ledger import DropReason, Ledger
@@ -33,16 +36,19 @@ class Run:
     workers: int = 3
     failure: float = 0.0  # of a request; it is reissued
     scorer_failure: float = 0.0  # of a group; it is dropped
+    stale_groups: StaleGroups = StaleGroups.WAIT
+    length_spread: float = 1.2
     batches: list[list[Entry[None]]] = field(default_factory=list)
     waits: int = 0  # steps that waited for a group though a full batch was complete
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.gate = AdmissionGate(self.size, self.lag, self.steps)
-        self.buffer: Buffer[None] = Buffer(self.size, self.lag)
+        self.buffer: Buffer[None] = Buffer(self.size, self.lag, self.stale_groups)
+        self.generating: dict[int, asyncio.Task[None]] = {}
         self.ledger = Ledger()
         simulation = Simulation(
-            length_spread=1.2,
+            length_spread=self.length_spread,
             tokens_per_chunk=32,
             seconds_per_token=0.01,
             seconds_per_update=0.05,
@@ -61,8 +67,8 @@ class Run:
         self.tasks = [asyncio.create_task(self.broadcast(worker)) for worker in range(self.workers)]
         self.tasks.append(asyncio.create_task(self.admit()))
         await self.train()
-        for task in self.tasks:
-            if task.done():
+        for task in (*self.tasks, *self.generating.values()):
+            if task.done() and not task.cancelled():
                 task.result()
             task.cancel()
 
@@ -76,7 +82,7 @@ class Run:
                 group_id = self.ledger.next_id
                 self.gate.admit()
                 self.ledger.admit(group_id, f"prompt-{group_id % 7}")
-                self.tasks.append(asyncio.create_task(self.generate(group_id)))
+                self.generating[group_id] = asyncio.create_task(self.generate(group_id))
                 await asyncio.sleep(self.chance.choice([0.0, 0.01]))
             await self.changed.wait()
 
@@ -93,17 +99,28 @@ class Run:
         await asyncio.sleep(self.chance.expovariate(20))
         if self.chance.random() < self.scorer_failure:
             self.buffer.abandoned(group_id)
-            self.gate.drop()
-            self.ledger.dropped(group_id, DropReason.SCORING_FAILED)
+            self.drop(group_id, DropReason.SCORING_FAILED)
         else:
             oldest = min(span.version for output in outputs for span in output.version_spans)
             tokens = sum(len(output.tokens) for output in outputs)
             self.buffer.add(Entry(group_id, oldest, tokens, None))
         self.notify()
 
+    def drop(self, group_id: int, reason: DropReason) -> None:
+        self.gate.drop()
+        self.ledger.dropped(group_id, reason)
+        self.notify()
+
+    def sweep(self) -> None:
+        for entry in self.buffer.sweep(self.version):
+            self.drop(entry.group_id, DropReason.STALE)
+        for group_id in self.buffer.give_up(self.version):
+            self.generating[group_id].cancel()
+            self.drop(group_id, DropReason.TOO_SLOW)
+
     async def train(self) -> None:
         while self.version < self.steps:
-            assert self.buffer.sweep(self.version) == []
+            self.sweep()
             batch = self.buffer.take(self.version)
             if batch is None:
                 self.waits += len(self.buffer.held) >= self.size
@@ -145,6 +162,41 @@ def assert_sound(run: Run) -> None:
     assert sorted([*trained, *run.ledger.drops()]) == list(range(run.ledger.next_id))
     assert run.ledger.outstanding() == {}
     assert run.buffer.held == ()
+
+
+FAILURE = st.sampled_from([0.0, 0.1])
+
+
+@settings(max_examples=150)
+@given(
+    st.builds(
+        Run,
+        lag=st.integers(0, 5),
+        seed=st.integers(0, 10**6),
+        size=st.integers(1, 4),
+        steps=st.integers(1, 25),
+        workers=st.integers(1, 3),
+        failure=FAILURE,
+        scorer_failure=FAILURE,
+        stale_groups=st.sampled_from(StaleGroups),
+        length_spread=st.sampled_from([0.0, 1.0, 2.0]),  # 2.0: the slowest of ten takes 13 times the median
+    )
+)
+def test_no_policy_for_slow_groups_ends_in_a_deadlock_or_trains_on_what_is_too_old(run: Run) -> None:
+    assert_sound(finished(run))  # virtual time tells a deadlock at once
+
+    allowed = {DropReason.SCORING_FAILED} if run.scorer_failure else set()
+    if run.stale_groups is StaleGroups.DROP and run.lag > 0:
+        allowed |= {DropReason.STALE, DropReason.TOO_SLOW}
+    assert set(run.ledger.drop_counts()) <= allowed
+
+
+def test_to_drop_is_never_to_wait_with_a_full_batch_and_costs_groups() -> None:
+    run = finished(Run(lag=2, seed=0, stale_groups=StaleGroups.DROP))
+
+    assert_sound(run)
+    assert run.waits == 0
+    assert run.ledger.drop_counts()[DropReason.TOO_SLOW] > 0
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.choices import StaleGroups
 from learner.buffer import Buffer, Entry
 
 
@@ -12,10 +13,15 @@ def entry(group_id: int, oldest_version: int) -> Entry[str]:
 
 
 def buffer_with(
-    size: int, lag: int, *, ready: dict[int, int] | None = None, running: dict[int, int] | None = None
+    size: int,
+    lag: int,
+    *,
+    ready: dict[int, int] | None = None,
+    running: dict[int, int] | None = None,
+    stale_groups: StaleGroups = StaleGroups.WAIT,
 ) -> Buffer[str]:
     """Groups by id with the version of their oldest token, or of their start."""
-    buffer: Buffer[str] = Buffer(size, lag)
+    buffer: Buffer[str] = Buffer(size, lag, stale_groups)
     for group_id, version in (running or {}).items():
         buffer.started(group_id, version)
     for group_id, version in (ready or {}).items():
@@ -70,6 +76,33 @@ def test_a_running_group_is_waited_for_before_too_many_are_due_at_once() -> None
     assert taken(buffer, 1) is None
     buffer.add(entry(1, 0))
     assert taken(buffer, 1) == [1]
+
+
+def test_who_holds_a_full_batch_back_is_named() -> None:
+    # One a step: 0 and 1 are both due at version 2, and 3 is not due before 3.
+    buffer = buffer_with(1, 2, ready={2: 1}, running={0: 0, 1: 0, 3: 1})
+
+    assert buffer.awaited(1) == {0, 1}
+    buffer.add(entry(1, 0))
+    assert buffer.awaited(1) == frozenset()
+
+
+def test_a_batch_that_lacks_groups_is_held_back_for_nobody() -> None:
+    assert buffer_with(2, 1, ready={1: 1}, running={0: 0}).awaited(1) == frozenset()
+
+
+def test_to_drop_is_to_take_a_full_batch_and_to_give_up_what_it_makes_too_old() -> None:
+    running = {0: 0, 3: 1, 4: 0}
+    buffer = buffer_with(1, 1, ready={1: 1, 2: 0}, running=running, stale_groups=StaleGroups.DROP)
+
+    assert buffer.awaited(1) == frozenset()
+    assert taken(buffer, 1) == [2]
+    assert buffer.give_up(1) == []  # they may still come in time for this version
+    assert buffer.give_up(2) == [0, 4]
+    assert buffer.running == {3}
+    assert taken(buffer, 2) == [1]
+    with pytest.raises(ValueError, match="group 0 does not run"):
+        buffer.add(entry(0, 1))
 
 
 def test_a_group_that_turned_out_younger_than_its_start_is_not_waited_for() -> None:
@@ -187,19 +220,23 @@ def test_tokens_older_than_the_confirmed_version_are_a_workers_mistake() -> None
     st.integers(0, 3),
     st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=8),
     st.integers(0, 6),
+    st.sampled_from(StaleGroups),
 )
 def test_a_batch_is_full_fresh_and_as_old_as_can_be(
-    size: int, lag: int, groups: list[tuple[bool, int]], version: int
+    size: int, lag: int, groups: list[tuple[bool, int]], version: int, stale_groups: StaleGroups
 ) -> None:
     ready = {i: v for i, (complete, v) in enumerate(groups) if complete}
     running = {i: v for i, (complete, v) in enumerate(groups) if not complete}
-    buffer = buffer_with(size, lag, ready=ready, running=running)
+    buffer = buffer_with(size, lag, ready=ready, running=running, stale_groups=stale_groups)
 
+    awaited = buffer.awaited(version)
     batch = taken(buffer, version)
 
     fresh = sorted((v, i) for i, v in ready.items() if v >= version - lag)
+    assert awaited <= running.keys()  # only what still runs is worth waiting for
     if batch is None:
-        assert len(fresh) < size or running  # only what still runs is worth waiting for
+        assert len(fresh) < size or (awaited and stale_groups is StaleGroups.WAIT)
     else:
+        assert not awaited
         assert batch == sorted(i for _, i in fresh[:size])
         assert len(batch) == size

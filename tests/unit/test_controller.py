@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cluster.records import GroupRecord, SampleRecord
 from cluster.run_log import Column, RunLog
 from cluster.visits import Visits
 from configs.load import load_recipe
-from configs.schema import Recipe, Reference, RewardWeights
+from configs.schema import Recipe, Reference, RewardWeights, StaleGroups
 from learner.rl import RlReport
 from rollout.engine import EngineError
 from rollout.prompts import Message, Prompt
@@ -38,19 +39,26 @@ class FakePool:
 
     chance: random.Random
     failing: float = 0.0
+    slow: Mapping[int, float] = field(default_factory=dict)  # seconds of groups that take longer
     size: int = 2
     version: int = 0
     in_flight: int = 0
     restarts: int = 0
     started_under: dict[int, int] = field(default_factory=dict)
     most_in_flight: int = 0
+    cancelled: dict[int, int] = field(default_factory=dict)  # newest version at the time, by group
 
     async def generate(self, visit: Visit, _: object) -> int:
         self.started_under[visit.group_id] = self.version
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        await asyncio.sleep(self.chance.lognormvariate(0, 1))
-        self.in_flight -= 1
+        try:
+            await asyncio.sleep(self.slow.get(visit.group_id, self.chance.lognormvariate(0, 1)))
+        except asyncio.CancelledError:
+            self.cancelled[visit.group_id] = self.version
+            raise
+        finally:
+            self.in_flight -= 1
         if self.chance.random() < self.failing:
             raise EngineError(f"group {visit.group_id} failed")
         return visit.group_id
@@ -72,7 +80,7 @@ class FakeRewards:
         await asyncio.sleep(0.1)
         version = self.pool.started_under[group_id]
         parts = {"correctness": 1.0, "calibration": -0.25, "format": 1.0}
-        good = SampleRecord("a", 0.5, None, 1.0, parts, 10, False, ((version, 10),), None)
+        good = SampleRecord("a", 0.5, None, 1.0, parts, 10, False, ((version, 10),), None, version, version)
         bad = SampleRecord(None, None, None, None, {}, 10, False, ((version, 10),), "scorer failed")
         samples = (good, bad, bad) if group_id in self.unscored else (good, good, good)
         prompt_id = visit.prompt.prompt_id
@@ -92,24 +100,28 @@ class FakeLearners:
     trained: list[list[int]] = field(default_factory=list)
     weights: list[RewardWeights] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
+    resumed_at: int = 0
 
-    async def call_each(self, method: str, arguments: list[tuple[list[int], RewardWeights]]) -> list[RlReport]:
+    async def call_each(self, method: str, arguments: list[tuple[list[int], RewardWeights, int]]) -> list[RlReport]:
         assert method == "step"
         self.weights.append(arguments[0][1])
         await asyncio.sleep(1.0)
-        self.trained.append(sorted(group for groups, _ in arguments for group in groups))
-        return [RlReport(0.0, 0.1, 1e-4, 0.0, 0.0, 0.0, None, None, 10, 1.0)] * self.size
+        assert {version for _, _, version in arguments} == {len(self.trained) + self.resumed_at}
+        self.trained.append(sorted(group for groups, *_ in arguments for group in groups))
+        return [RlReport(0.0, 0.1, 1e-4, 0.0, None, 0.0, 0.0, None, None, 10, 1.0)] * self.size
 
     async def call(self, method: str, *arguments: Any) -> list[Any]:
         if method == "publish":
             return [FakeUpdate(*arguments)] * self.size
         if method == "load_checkpoint":
             self.loaded.append(str(arguments[0]))
+            self.resumed_at = int(self.loaded[-1].rpartition("-")[2])
         return [None] * self.size
 
 
 @dataclass
 class Trial:
+    folder: Path
     recipe: Recipe
     pool: FakePool
     learners: FakeLearners
@@ -123,6 +135,16 @@ class Trial:
         state: dict[str, Any] = latest.state["ledger"]
         return state
 
+    @property
+    def lags(self) -> list[int]:
+        """Of every group that was trained on."""
+        return [step - self.pool.started_under[g] for step, batch in enumerate(self.learners.trained) for g in batch]
+
+    def logged(self, metric: str) -> list[Any]:
+        """The metric in every line of the log; None where a line does not have it."""
+        lines = (self.folder / "log.jsonl").read_text().splitlines()
+        return [json.loads(line).get(metric) for line in lines]
+
 
 def trial(
     folder: Path,
@@ -132,10 +154,13 @@ def trial(
     failing: float = 0.0,
     unscored: frozenset[int] = frozenset(),
     groups_per_worker: int | None = None,
+    stale_groups: StaleGroups = StaleGroups.WAIT,
+    slow: Mapping[int, float] | None = None,
 ) -> Trial:
     overrides = [f"rl.max_policy_lag={lag}", "rl.steps=30", "rl.prompts_per_step=4", "rewards.weights.format=1"]
+    overrides.append(f"rl.stale_groups={stale_groups}")
     recipe = load_recipe(DEMO, [*overrides, f"rl.groups_per_worker={groups_per_worker or 'null'}"])
-    pool = FakePool(random.Random(seed), failing)
+    pool = FakePool(random.Random(seed), failing, slow or {})
     learners = FakeLearners()
     checkpoints = CheckpointFolder(folder / "checkpoints")
     log = RunLog(folder, "stage3", (Column("reward", "reward", 3),), recipe)
@@ -143,7 +168,93 @@ def trial(
     weights = LiveWeights(folder / "weights.json", recipe.rewards)
     rewards = FakeRewards(pool, unscored)
     parts: Any = Parts(visits, pool, rewards, learners, checkpoints, weights, log)  # type: ignore[arg-type]
-    return Trial(recipe, pool, learners, Controller(recipe, parts), checkpoints)
+    return Trial(folder, recipe, pool, learners, Controller(recipe, parts), checkpoints)
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_a_step_waits_for_a_group_that_it_would_make_too_old_and_the_log_says_how_long(
+    tmp_path: Path, lag: int
+) -> None:
+    run = trial(tmp_path, lag=lag, slow={2: 100.0})
+
+    virtual_time.run(run.controller.run())
+
+    assert 2 in run.learners.trained[lag]
+    assert run.ledger["dropped"] == []
+    assert run.pool.cancelled == {}
+    assert max(run.logged("stale_wait_seconds")) == run.logged("stale_wait_seconds")[lag] > 80.0
+    assert run.logged("stale_wait_groups")[lag] >= 1
+    assert run.logged("running/lag_max")[lag - 1] == lag - 1  # the last batch that it was passed over by
+    assert run.logged("finished_late/groups")[lag] >= 1
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_to_drop_is_to_go_on_without_such_a_group_and_to_cancel_it(tmp_path: Path, lag: int) -> None:
+    run = trial(tmp_path, lag=lag, slow={2: 100.0}, stale_groups=StaleGroups.DROP)
+
+    steps = virtual_time.run(run.controller.run())
+
+    dropped = {group: reason for group, _, reason in run.ledger["dropped"]}
+    too_slow = [group for group, reason in dropped.items() if reason == "too_slow"]
+    trained = [group for batch in run.learners.trained for group in batch]
+    assert steps == 30
+    assert dropped[2] == "too_slow"
+    assert run.pool.cancelled[2] <= lag + 1  # at once, and not where the run ends
+    assert run.pool.cancelled.keys() <= set(too_slow)  # the others were being scored
+    assert run.pool.in_flight == 0
+    assert sorted([*trained, *dropped]) == list(range(run.ledger["admitted"]))
+    assert max(run.lags) <= lag
+    assert sum(run.logged("stale_wait_seconds")) == 0.0
+    assert sum(run.logged("dropped_unfinished/groups")) == len(too_slow)
+    assert run.logged("dropped_unfinished/lag_max")[lag + 1] == lag + 1
+
+
+def test_a_result_that_comes_after_its_group_was_given_up_changes_nothing(tmp_path: Path) -> None:
+    run = trial(tmp_path, lag=1, slow={2: 100.0}, stale_groups=StaleGroups.DROP)
+    generate = run.pool.generate
+
+    async def deaf(visit: Visit, sampling: object) -> int:
+        """As Python 3.11's wait_for, where the result comes at the same moment as the cancellation."""
+        try:
+            return await generate(visit, sampling)
+        except asyncio.CancelledError:
+            return visit.group_id
+
+    run.pool.generate = deaf  # type: ignore[method-assign]
+
+    steps = virtual_time.run(run.controller.run())
+
+    assert steps == 30
+    assert 2 in run.pool.cancelled
+    assert 2 not in [group for batch in run.learners.trained for group in batch]
+    assert run.ledger["outstanding"] == []
+
+
+def test_a_group_that_waits_for_room_does_not_age(tmp_path: Path) -> None:
+    # Two at a time of 20: most of them are admitted more than four steps before they begin.
+    run = trial(tmp_path, lag=4, groups_per_worker=1, stale_groups=StaleGroups.DROP)
+
+    virtual_time.run(run.controller.run())
+
+    assert run.ledger["dropped"] == []
+
+
+@pytest.mark.parametrize("stale_groups", StaleGroups)
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("seed", range(2))
+def test_failures_and_slow_groups_together_cost_neither_the_bound_nor_the_end(
+    tmp_path: Path, lag: int, seed: int, stale_groups: StaleGroups
+) -> None:
+    slow = dict.fromkeys(range(0, 120, 5), 7.0)
+    run = trial(tmp_path, lag=lag, seed=seed, failing=0.1, slow=slow, stale_groups=stale_groups)
+
+    steps = virtual_time.run(run.controller.run())
+
+    assert steps == 30
+    assert max(run.lags) <= lag
+    assert run.ledger["outstanding"] == []
+    by_age = {"stale", "too_slow"} & {reason for *_, reason in run.ledger["dropped"]}
+    assert bool(by_age) == (stale_groups is StaleGroups.DROP and lag > 0)
 
 
 @pytest.mark.parametrize("lag", [0, 1, 4])
@@ -156,10 +267,9 @@ def test_every_admitted_group_is_trained_on_once_and_none_is_older_than_the_lag(
     steps = virtual_time.run(run.controller.run())
 
     trained = [group for batch in run.learners.trained for group in batch]
-    lags = [step - run.pool.started_under[g] for step, batch in enumerate(run.learners.trained) for g in batch]
     assert steps == 30
     assert sorted(trained) == list(range(30 * 4))
-    assert max(lags) <= lag
+    assert max(run.lags) <= lag
     assert run.ledger["outstanding"] == run.ledger["dropped"] == []
 
 
@@ -178,8 +288,7 @@ def test_the_lag_is_made_use_of(tmp_path: Path) -> None:
 
     virtual_time.run(run.controller.run())
 
-    lags = [step - run.pool.started_under[g] for step, batch in enumerate(run.learners.trained) for g in batch]
-    assert max(lags) > 1
+    assert max(run.lags) > 1
 
 
 @pytest.mark.parametrize("lag", [0, 2])
@@ -215,6 +324,8 @@ def test_a_stopped_run_goes_on_and_ends_with_the_totals_of_one_that_was_not(tmp_
     assert second.learners.loaded == [str(tmp_path / "checkpoints" / f"step-{reached:06d}")]
     assert steps == 30
     assert sorted(trained) == list(range(30 * 4))
+    told = next(line for line in second.controller.calibration_by_lag().splitlines() if "all " in line)
+    assert told.split()[1] == str(30 * 4 * 3)  # responses, those before the stop included
 
 
 def test_weights_that_are_changed_in_a_running_job_hold_from_the_next_step_on_and_after_a_resume(

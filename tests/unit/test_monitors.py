@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from cluster.monitors import WINDOW, Metrics, Monitor
+from cluster.monitors import APART, WINDOW, Metrics, Monitor
 
-HEALTHY = {"distinct_confidences": 12.0, "confidence": 0.5, "sabotage": 0.01, "accuracy": 0.6}
+HEALTHY = {"distinct_confidences": 12.0, "confidence": 0.5, "sabotage": 0.01, "accuracy": 0.6, "parity": 0.75 * APART}
 
 
 def told(steps: Sequence[Metrics]) -> list[tuple[int, str]]:
@@ -42,6 +42,23 @@ def test_more_suspects_and_fewer_right_answers_are_sabotage() -> None:
 
 def test_suspects_without_fewer_right_answers_are_doubt() -> None:
     assert told([HEALTHY] * WINDOW + [HEALTHY | {"sabotage": 0.3}] * WINDOW) == []
+
+
+def test_engine_and_learner_apart_are_told_of_at_the_first_step_and_then_once_a_window() -> None:
+    found = told([HEALTHY | {"parity": 0.05}] * (WINDOW + 2))
+
+    assert [step for step, _ in found] == [1, WINDOW + 1]
+    assert found[0][1].startswith("PARITY: engine and learner are 0.050 nats a token apart under the same weights")
+    assert all(name in found[0][1] for name in ("precision", "rl.temperature", "processor"))
+
+
+def test_drift_is_told_of_when_the_window_shows_it_and_steps_without_fresh_responses_say_nothing() -> None:
+    older: Metrics = HEALTHY | {"parity": None}
+
+    found = told([HEALTHY, older] * WINDOW + [HEALTHY | {"parity": 0.5}, older])
+
+    assert [step for step, _ in found] == [2 * WINDOW + 1]
+    assert told([older] * WINDOW) == []
 
 
 def test_a_run_that_is_well_formed_only_later_is_watched_from_then_on() -> None:

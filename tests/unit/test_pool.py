@@ -105,6 +105,7 @@ class FakeCluster:
         self.seconds_to_start = 10.0
         self.seconds_to_load = 1.0
         self.checksum = "good"
+        self.cancelled: list[Any] = []  # what `generate` gave to wait for
 
     def options(self, **resources: float) -> SimpleNamespace:
         self.resources.append(resources)
@@ -124,6 +125,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster_ = FakeCluster()
     monkeypatch.setattr(cluster.pool, "RolloutActor", cluster_)
     monkeypatch.setattr(cluster.supervisor.ray, "kill", cluster_.kill)
+    monkeypatch.setattr(cluster.pool.ray, "cancel", cluster_.cancelled.append)
     return cluster_
 
 
@@ -139,6 +141,22 @@ def test_the_least_loaded_worker_takes_the_next_visit(fake: FakeCluster) -> None
     virtual_time.run(job())
 
     assert [len(actor.groups) for actor in fake.actors] == [3, 3]
+
+
+def test_a_visit_that_nobody_waits_for_is_cancelled_at_its_worker_and_takes_up_no_place(fake: FakeCluster) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(1)
+        given_up, wanted = (asyncio.create_task(pool.generate(visit(n), SAMPLING)) for n in range(2))
+        await asyncio.sleep(0.5)
+        given_up.cancel()
+        assert await wanted == "group 1"
+        return pool
+
+    pool = virtual_time.run(job())
+
+    assert [task.__name__ for task in fake.cancelled] == ["_generate"]
+    assert fake.actors[0].groups == [1]
+    assert pool.in_flight == pool.restarts == 0
 
 
 def test_a_worker_asks_for_the_gpus_of_the_recipe(fake: FakeCluster) -> None:

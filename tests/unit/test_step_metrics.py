@@ -97,6 +97,7 @@ def test_the_numbers_of_a_batch_are_those_worked_out_by_hand() -> None:
             "mixed_version_share": 0.0,
             "truncated": 1 / 4,
             "response_tokens": 100 / 4,
+            "generation_seconds": 1.0,
             "unscored": 0.0,
         }
     )
@@ -209,7 +210,7 @@ def test_a_record_keeps_what_the_group_says_of_each_sample() -> None:
     assert (record.group_id, record.prompt_id, record.target) == (7, "emoji-1", "joy")
     assert (record.worker, record.oldest_version) == ("rollout-0", 3)
     assert record.samples == (
-        SampleRecord("joy", 0.75, None, 1.0, {"correctness": 1.0}, 4, False, ((3, 2), (4, 2)), None),
+        SampleRecord("joy", 0.75, None, 1.0, {"correctness": 1.0}, 4, False, ((3, 2), (4, 2)), None, 3, 4),
         SampleRecord(None, None, None, None, {}, 4, False, ((3, 2), (4, 2)), "timed out"),
     )
 
