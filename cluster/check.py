@@ -9,7 +9,7 @@ from cluster.gguf_file import gguf_file
 from cluster.matchers import opened
 from configs.derive import Derived, ModelSize, derive, problems
 from configs.fields import describe
-from configs.schema import Recipe
+from configs.schema import Precision, Recipe
 from learner.architecture import size_of
 from rewards.safety import safety
 
@@ -34,7 +34,7 @@ def describe_recipe(recipe: Recipe) -> str:
     return "\n".join(
         [
             *_sizes(recipe, derived),
-            *_memory(derived, unknown, lora=recipe.learner.lora is not None),
+            *_memory(recipe, derived, unknown),
             *_mix(recipe),
             *(f"PROBLEM  {p}" for p in [*problems(recipe), *_matcher_problems(recipe)]),
         ]
@@ -84,17 +84,24 @@ def _size(recipe: Recipe) -> tuple[ModelSize | None, str]:
         return None, f"{error}".partition("\n")[0]
 
 
-def _memory(derived: Derived, unknown: str, *, lora: bool) -> Iterator[str]:
+def _memory(recipe: Recipe, derived: Derived, unknown: str) -> Iterator[str]:
     if derived.memory is None or derived.size is None:
         yield f"memory   not estimated: {unknown}"
         return
     memory = derived.memory
     cache = "what is left" if memory.engine_kv_cache is None else f"{memory.engine_kv_cache / _GIB:.2f} GiB"
-    trained = f", {derived.size.trained / 1e6:.1f}M of adapters trained" if lora else ""
+    trained = f", {derived.size.trained / 1e6:.1f}M of adapters trained" if recipe.learner.lora else ""
     yield (
         f"memory   {derived.size.parameters / 1e6:.1f}M parameters{trained}: {memory.rank / _GIB:.2f} GiB a rank, "
         f"activations apart, {memory.engine_weights / _GIB:.2f} GiB of weights and {cache} of keys and values an engine"
     )
+    if memory.transfer_copy:
+        yield (
+            f"         for deltas {memory.transfer_copy / _GIB:.2f} GiB on rank 0's host, as much on each rollout "
+            "worker's, up to twice as much in the object store"
+        )
+        if recipe.learner.precision is Precision.FP32:
+            yield "         in fp32 a step changes nearly every value: deltas will save little or nothing"
 
 
 def _mix(recipe: Recipe) -> Iterator[str]:

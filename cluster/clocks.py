@@ -18,6 +18,7 @@ class Clocks:
         self._tokens = 0
         self._update_seconds = 0.0
         self._in_flight_at_update = 0
+        self._update_bytes = 0
 
     @contextmanager
     def visit(self) -> Iterator[None]:
@@ -37,10 +38,11 @@ class Clocks:
         """A group is complete."""
         self._tokens += tokens
 
-    def updated(self, seconds: float, in_flight: int) -> None:
-        """All workers hold new weights."""
+    def updated(self, seconds: float, in_flight: int, nbytes: int) -> None:
+        """All workers hold new weights, for which each took so many bytes."""
         self._update_seconds = seconds
         self._in_flight_at_update = in_flight
+        self._update_bytes = nbytes
 
     def read(self) -> dict[str, float]:
         """What passed since the last reading, in seconds, tokens a second and visits."""
@@ -54,6 +56,7 @@ class Clocks:
             "rollout_tokens_per_second": self._tokens / elapsed,
             "rollout_wait_seconds": self._idle,
             "update_seconds": self._update_seconds,
+            "update_megabytes": self._update_bytes / 1e6,
             "in_flight_at_update": float(self._in_flight_at_update),
         }
         self._since, self._idle, self._tokens = now, 0.0, 0

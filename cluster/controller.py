@@ -45,9 +45,9 @@ from cluster.rewarding import RewardService
 from cluster.run_log import RunLog
 from cluster.selection import Selection
 from cluster.step_metrics import batch_metrics, malformed_causes
-from cluster.transport import WeightUpdate
 from cluster.visits import Visits
 from cluster.waiting import WaitedTooLong
+from cluster.weight_update import WeightUpdate
 from configs.schema import Recipe, RewardWeights
 from learner.buffer import Buffer, Entry
 from learner.gate import AdmissionGate
@@ -261,7 +261,7 @@ class Controller:
         """Give new weights to the workers; admission counts on them from then on."""
         started, in_flight = time.perf_counter(), self._parts.pool.in_flight
         await self._parts.pool.load(update)
-        self._clocks.updated(time.perf_counter() - started, in_flight)
+        self._clocks.updated(time.perf_counter() - started, in_flight, update.nbytes)
         self._confirmed = update.version
         await self._notify()
 

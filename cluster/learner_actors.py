@@ -9,7 +9,8 @@ import ray
 import torch
 
 from cluster.quiet import quiet
-from cluster.transport import WeightUpdate, publish
+from cluster.transport import sender_of
+from cluster.weight_update import WeightUpdate
 from configs.schema import Learner, Recipe, RewardWeights, Sft
 from learner.policy import Rank
 from learner.rank import LearnerRank
@@ -88,6 +89,7 @@ class RlActor(_LearnerShell):
     ) -> None:
         """Load the model and meet the other ranks."""
         self._rank = RlRank(rank, model_dir, recipe, prompts, limits)
+        self._sender = sender_of(recipe.transfer)
 
     def step(self, groups: Sequence[ray.ObjectRef], weights: RewardWeights, version: int) -> RlReport:
         """Train on this rank's share of a batch, with `version` steps taken."""
@@ -95,4 +97,4 @@ class RlActor(_LearnerShell):
 
     def publish(self, version: int) -> WeightUpdate:
         """Put the weights into the object store; only rank 0's update holds any."""
-        return publish(version, self._rank.weight_buckets())
+        return self._sender.publish(version, self._rank.weight_buckets())

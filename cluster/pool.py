@@ -10,18 +10,14 @@ import ray
 
 from cluster.rollout_actor import RolloutActor
 from cluster.supervisor import Supervisor, Worker
-from cluster.transport import WeightUpdate
 from cluster.waiting import within
+from cluster.weight_update import WeightUpdate, WrongWeights
 from configs.schema import Engine
 from rollout.chat import ImageLimits
 from rollout.engine import SamplingSettings
 from rollout.worker import Visit
 
 logger = logging.getLogger(__name__)
-
-
-class WrongWeights(RuntimeError):
-    """A worker read other weights than the learner sent."""
 
 
 class RolloutPool:
@@ -88,7 +84,8 @@ class RolloutPool:
     async def load(self, update: WeightUpdate) -> None:
         """Give every live worker new weights and check what it holds; one that fails is replaced.
 
-        Workers that are being replaced get the newest weights before their first visit.
+        Workers that are being replaced get the newest weights before their first visit. Raises WrongWeights where one
+        found others than were sent, twice.
         """
         self._latest = update
         await self._supervisor.each(lambda worker: self._hand_over(worker, update))
@@ -100,6 +97,9 @@ class RolloutPool:
     async def _hand_over(self, worker: Worker, update: WeightUpdate) -> None:
         what = f"{worker.name} to load weight version {update.version}"
         held = await within(worker.actor.load.remote(update), self._seconds, what)
+        if held != update.checksum:
+            logger.warning("%s found other weights than version %d and takes it whole", worker.name, update.version)
+            held = await within(worker.actor.load.remote(update), self._seconds, what)
         if held != update.checksum:
             raise WrongWeights(
                 f"{worker.name} holds weights with checksum {held} after version {update.version}, "

@@ -7,7 +7,8 @@ import time
 import ray
 
 from cluster.quiet import quiet
-from cluster.transport import WeightUpdate, fetch
+from cluster.receiver import Receiver
+from cluster.weight_update import WeightUpdate
 from configs.schema import Engine
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.codec import encode_group
@@ -22,6 +23,7 @@ class RolloutActor:
     def __init__(self, name: str) -> None:
         quiet()
         self._name = name
+        self._receiver = Receiver()
 
     async def start(self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int) -> float:
         """Start the engine with the model's own weights as version 0; returns the seconds it took."""
@@ -39,8 +41,8 @@ class RolloutActor:
         return None, encode_group(await sample_group(self._engine, self._tokenizer, visit, sampling, self._name))
 
     async def load(self, update: WeightUpdate) -> str:
-        """Take up new weights while requests run; returns the checksum of what was loaded."""
-        return await self._engine.update_weights(update.version, await fetch(update))
+        """Take up new weights while requests run; returns the checksum of what was found, see `Receiver.load`."""
+        return await self._receiver.load(update, self._engine)
 
     async def close(self) -> None:
         """Stop the engine's processes."""

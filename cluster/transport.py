@@ -1,69 +1,48 @@
-"""Weights through Ray's object store: put once by the learner, read by every worker where it stands."""
+"""How weights leave the learner: a sender puts them into Ray's object store once, workers read them where they stand.
+
+What a sender must do is `WeightSender`; `cluster.receiver` has the other end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
 import ray
 import torch
-from numpy.typing import NDArray
 
-from rollout.checksum import checksum
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PackedTensor:
-    """A tensor as plain bytes: numpy has no bf16, and the object store hands out numpy without a copy."""
-
-    dtype: str  # torch's name, without "torch."
-    shape: tuple[int, ...]
-    data: NDArray[np.uint8]
+from cluster.delta_sender import DeltaSender
+from cluster.weight_update import Stored, WeightsId, WeightUpdate, pack
+from configs.schema import Transfer
+from rollout.checksum import checksum_of, digests
 
 
-@dataclass(frozen=True, slots=True)
-class WeightUpdate:
-    """One version of the whole weights. The object store frees them when the last holder is gone."""
+class WeightSender(Protocol):
+    """One in each learner rank; only rank 0's has buckets with tensors in them."""
 
-    version: int
-    buckets: tuple[ray.ObjectRef, ...]  # each a dict of PackedTensor by parameter name
-    checksum: str  # of all tensors, by rollout.checksum
+    def publish(self, version: int, buckets: Iterable[Mapping[str, torch.Tensor]]) -> WeightUpdate:
+        """Make the weights in `buckets`, which are on the CPU, available as `version`; exhausts the iterable.
 
-
-def pack(tensors: Mapping[str, torch.Tensor]) -> dict[str, PackedTensor]:
-    """CPU tensors as bytes."""
-    return {
-        name: PackedTensor(
-            str(tensor.dtype).removeprefix("torch."),
-            tuple(tensor.shape),
-            tensor.contiguous().flatten().view(torch.uint8).numpy(),
-        )
-        for name, tensor in tensors.items()
-    }
+        The buckets divide the parameters in the same way at every call, and nobody writes to them afterwards.
+        """
+        ...
 
 
-def unpack(packed: Mapping[str, PackedTensor]) -> dict[str, torch.Tensor]:
-    """The tensors again; they share memory with the bytes and must not be written to."""
-    return {
-        name: torch.frombuffer(tensor.data, dtype=getattr(torch, tensor.dtype)).view(tensor.shape)
-        for name, tensor in packed.items()
-    }
+class WholeSender:
+    """Every version whole. Keeps nothing: the object store frees a version when the last holder is gone."""
+
+    def publish(self, version: int, buckets: Iterable[Mapping[str, torch.Tensor]]) -> WeightUpdate:
+        """See `WeightSender`."""
+        references: list[ray.ObjectRef] = []
+        found: list[bytes] = []
+        nbytes = 0
+        for bucket in buckets:
+            references.append(ray.put(pack(bucket)))
+            found += digests(bucket)
+            nbytes += sum(tensor.nbytes for tensor in bucket.values())
+        return WeightUpdate(Stored(WeightsId(version, checksum_of(found)), None, tuple(references), nbytes))
 
 
-def publish(version: int, buckets: Iterable[Mapping[str, torch.Tensor]]) -> WeightUpdate:
-    """Put the buckets into the object store as version `version`."""
-    references: list[ray.ObjectRef] = []
-    whole: dict[str, torch.Tensor] = {}
-    for bucket in buckets:
-        references.append(ray.put(pack(bucket)))
-        whole.update(bucket)
-    return WeightUpdate(version, tuple(references), checksum(whole))
-
-
-async def fetch(update: WeightUpdate) -> dict[str, torch.Tensor]:
-    """The tensors of an update."""
-    tensors: dict[str, torch.Tensor] = {}
-    for reference in update.buckets:
-        tensors.update(unpack(await reference))
-    return tensors
+def sender_of(transfer: Transfer) -> WeightSender:
+    """The sender that a recipe asks for."""
+    return DeltaSender(transfer.full_every) if transfer.deltas else WholeSender()

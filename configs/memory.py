@@ -35,6 +35,7 @@ class Memory:
     rank_reference: int  # the frozen model of the KL term; 0 without one
     engine_weights: int
     engine_kv_cache: int | None  # None on GPUs: what engine.memory_share leaves beside the weights
+    transfer_copy: int  # of the weights in host memory, which a transfer by deltas keeps; 0 without them
 
     @property
     def rank(self) -> int:
@@ -56,6 +57,7 @@ def estimate_memory(recipe: Recipe, size: ModelSize) -> Memory:
         rank_reference=size.parameters * weight if with_reference else 0,
         engine_weights=_divided(size.parameters, engine.tensor_parallel) * _BYTES[engine.precision],
         engine_kv_cache=round(engine.kv_cache_gib * GIB) if on_cpu else None,
+        transfer_copy=size.parameters * weight if recipe.transfer.deltas else 0,
     )
 
 

@@ -67,6 +67,7 @@ __all__ = [
     "Sft",
     "StaleGroups",
     "TargetMix",
+    "Transfer",
     "Wandb",
     "WandbMode",
     "WordsData",
@@ -197,6 +198,18 @@ class Engine(Section):
     """Skip compilation and graphs: slower generation, faster start."""
 
 
+class Transfer(Section):
+    """How new weights get from the learner to the rollout workers, through Ray's object store."""
+
+    deltas: bool = False
+    """Send the values that changed since the version before, bit for bit, and the whole weights only to workers that
+    join. For bf16 and slow networks: in fp32 a step changes nearly every value. Costs a copy of the weights in the
+    memory of rank 0's host, one in that of each worker's, and as much as one more in the object store."""
+    full_every: Annotated[int, Field(ge=2)] = 20
+    """With deltas: updates from one whole copy in the object store to the next, at most. A worker that joins reads the
+    copy and the deltas since."""
+
+
 class Rl(Section):
     """Stage 3: asynchronous reinforcement learning."""
 
@@ -279,5 +292,6 @@ class Recipe(Section):
     reward_service: RewardService = RewardService()
     learner: Learner = Learner()
     engine: Engine = Engine()
+    transfer: Transfer = Transfer()
     evaluation: Evaluation = Evaluation()
     wandb: Wandb = Wandb()

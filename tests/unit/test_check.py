@@ -46,6 +46,16 @@ def test_of_adapters_they_alone_have_gradients_and_moments() -> None:
     assert told.startswith(f"memory   134.5M parameters, {adapters / 1e6:.1f}M of adapters trained: {rank / 2**30:.2f}")
 
 
+def test_what_deltas_cost_in_memory_is_said_where_they_are_asked_for() -> None:
+    def told(*overrides: str) -> str:
+        return describe_recipe(load_recipe(WORDS, overrides))
+
+    assert "for deltas 0.25 GiB on rank 0's host" in told("transfer.deltas=true")  # 134.5M values of 2 bytes
+    assert "in fp32" not in told("transfer.deltas=true")
+    assert "in fp32 a step changes nearly every value" in told("transfer.deltas=true", "learner.precision=fp32")
+    assert "for deltas" not in told()
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_folder_without_a_model_is_said_to_be_none(tmp_path: Path, exists: bool) -> None:
     folder = tmp_path if exists else tmp_path / "elsewhere"

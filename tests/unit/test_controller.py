@@ -90,6 +90,7 @@ class FakeRewards:
 @dataclass(frozen=True)
 class FakeUpdate:
     version: int
+    nbytes: int = 2_500_000
 
 
 @dataclass
@@ -350,6 +351,13 @@ def test_weights_that_are_changed_in_a_running_job_hold_from_the_next_step_on_an
     assert set(second.learners.weights) == {changed}
     logged = [json.loads(line)["weight/calibration"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert logged == [1.0] * before + [0.5] * (30 - before)
+
+
+def test_the_log_says_how_much_an_update_took_of_the_network(tmp_path: Path) -> None:
+    virtual_time.run(trial(tmp_path, lag=0).controller.run())
+
+    logged = [json.loads(line)["update_megabytes"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert logged == [0.0] + [2.5] * 29  # a step's line is written before its own update
 
 
 def test_a_batch_that_never_comes_ends_the_run_with_what_it_waited_for(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from ray.exceptions import RayActorError
 
 import cluster.pool
 import cluster.supervisor
-from cluster.pool import RolloutPool, WrongWeights
+from cluster.pool import RolloutPool
 from cluster.supervisor import NoWorkers
+from cluster.weight_update import WrongWeights
 from configs.schema import Engine
 from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
@@ -43,6 +44,7 @@ class FakeActor:
     number: int
     held: list[int] = field(default_factory=list)
     fail: dict[str, Exception] = field(default_factory=dict)
+    wrong: int = 0  # times that it finds other weights
     killed: bool = False
     groups: list[int] = field(default_factory=list)
 
@@ -62,6 +64,9 @@ class FakeActor:
     async def _load(self, update: Update) -> str:
         await asyncio.sleep(self.cluster.seconds_to_load)
         self._raise("load")
+        if self.wrong:
+            self.wrong -= 1
+            return "other"
         self.held.append(update.version)
         return self.cluster.checksum
 
@@ -238,7 +243,34 @@ def test_a_worker_that_dies_in_an_update_does_not_hold_up_the_others(fake: FakeC
     assert [actor.held for actor in fake.actors[:3]] == [[1], [], [1]]
 
 
-def test_wrong_weights_end_the_run(fake: FakeCluster) -> None:
+def test_a_worker_that_found_other_weights_is_given_them_once_more(fake: FakeCluster) -> None:
+    async def job() -> float:
+        pool = await started(2)
+        fake.actors[1].wrong = 1
+        before = asyncio.get_running_loop().time()
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        return asyncio.get_running_loop().time() - before
+
+    assert virtual_time.run(job()) == pytest.approx(2.0)
+    assert [actor.held for actor in fake.actors] == [[1], [1]]
+
+
+def test_a_worker_that_dies_as_it_is_given_weights_again_is_replaced_like_any(fake: FakeCluster) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(1)
+        fake.actors[0].wrong = 1
+        loading = asyncio.create_task(pool.load(Update(1)))  # type: ignore[arg-type]
+        await asyncio.sleep(1.5)
+        fake.actors[0].fail["load"] = EngineDied("gone")
+        await loading
+        await pool.generate(visit(0), SAMPLING)
+        return pool
+
+    assert virtual_time.run(job()).restarts == 1
+    assert [actor.held for actor in fake.actors] == [[], [1]]
+
+
+def test_weights_that_are_wrong_twice_end_the_run(fake: FakeCluster) -> None:
     async def job() -> None:
         pool = await started(2)
         fake.checksum = "other"

@@ -30,6 +30,7 @@ from configs.schema import (
     ScratchModel,
     Section,
     TargetMix,
+    Transfer,
 )
 
 RECIPES = Path(__file__).parents[2] / "configs"
@@ -104,6 +105,11 @@ def test_a_temperature_of_rl_is_a_positive_number(value: float) -> None:
 def test_a_model_has_exactly_one_source(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=r"exactly one of model\.path, model\.scratch and model\.gguf"):
         Model.model_validate(values)
+
+
+def test_a_whole_copy_at_every_update_would_leave_no_room_for_deltas() -> None:
+    with pytest.raises(ValidationError, match="full_every"):
+        Transfer.model_validate({"deltas": True, "full_every": 1})
 
 
 def test_a_root_holds_one_set() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cluster.transport import pack, unpack
+from cluster.weight_update import pack, unpack
 from rollout.checksum import checksum
 
 
