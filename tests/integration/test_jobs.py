@@ -135,11 +135,16 @@ def test_without_lag_it_is_a_plain_synchronous_loop(
         assert np.abs(trained[name] - weights.numpy()).max() < max(0.01 * moved, 1e-6), name
 
 
-def test_adapters_are_trained_and_reach_the_engine_merged(
+def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas(
     finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     recipe, start = _reinforced(
-        finished, tmp_path_factory, "rl.max_policy_lag=0", "rl.steps=3", "learner.lora={rank: 4, targets: [q_proj]}"
+        finished,
+        tmp_path_factory,
+        "rl.max_policy_lag=0",
+        "rl.steps=3",
+        "learner.lora={rank: 4, targets: [q_proj]}",
+        "transfer.deltas=true",
     )
     lines = _log(recipe, 3)
     trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(start)
@@ -149,6 +154,8 @@ def test_adapters_are_trained_and_reach_the_engine_merged(
     assert max(line["mismatch"] for line in lines) < 1e-3
     assert lines[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
     assert lines[2]["reference_kl"] > 1e-5
+    whole = sum(weights.nbytes for weights in before.values()) / 1e6
+    assert 0 < lines[2]["update_megabytes"] < whole / 4  # the second update: of what the first changed, as it is in LoRA
     moved = {name for name in before if not np.array_equal(before[name], trained[name])}
     assert moved == {name for name in before if "language_model" in name and name.endswith("q_proj.weight")}
 
