@@ -26,7 +26,7 @@ from cluster.stages import read_file
 from configs.load import load_recipe
 from configs.schema import Learner, Recipe, RewardWeights
 from learner.batching import TrainingSequence, collate
-from learner.losses import truncated_importance
+from learner.corrections import corrected_losses
 from learner.policy import ResponseLogprobs, load_model
 from learner.sequences import rl_sequences
 from learner.tree import ConfidenceTree, confidence_tree
@@ -76,8 +76,7 @@ class Comparison:
         )
         found = self._module(batch)
         logprobs, edges = found[: len(batch.targets)], found[len(batch.targets) :]
-        cap = self._recipe.rl.importance_cap
-        loss = (truncated_importance(logprobs, batch.behaviour_logprobs, batch.advantages, cap) * batch.weights).sum()
+        loss = (corrected_losses(logprobs, batch, self._recipe.rl, version=0).losses * batch.weights).sum()
         if batch.tree is not None:
             loss = loss - batch.tree.expected(edges)
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)

@@ -20,7 +20,7 @@ service to learner, and weights from learner to workers, through the object stor
 A batch is not ready where it has too few groups; under `rl.stale_groups: wait` also where it would make a running
 group too old. Under `drop` it is taken, and the visits of such groups are cancelled before the next one.
 
-`version` is the number of optimizer steps taken, and the name of the weights after them.
+`version` is the number of batches trained on, and the name of the weights after them.
 """
 
 from __future__ import annotations
@@ -247,15 +247,19 @@ class Controller:
         return f"A full batch waits for groups {awaited}, which the step would make too old (rl.stale_groups). "
 
     async def _step(self, batch: list[Entry[ray.ObjectRef]], weights: RewardWeights) -> list[RlReport]:
-        """Groups are dealt to the ranks so that each gets about as many tokens."""
-        ranks = self._parts.learners.size
-        shares: list[list[Entry[ray.ObjectRef]]] = [[] for _ in range(ranks)]
-        for entry in sorted(batch, key=lambda entry: -entry.tokens):
-            min(shares, key=lambda share: (sum(e.tokens for e in share), len(share))).append(entry)
-        ordered = [sorted(share, key=lambda entry: entry.group_id) for share in shares]
+        """Each minibatch gets as many groups, of all ages; the controller's batch is in the order of admission."""
+        count = self._recipe.rl.minibatches
+        dealt = [self._dealt(batch[number::count]) for number in range(count)]
         return await self._parts.learners.call_each(
-            "step", [([entry.payload for entry in share], weights, self._version) for share in ordered]
+            "step", [([*minibatches], weights, self._version) for minibatches in zip(*dealt, strict=True)]
         )
+
+    def _dealt(self, groups: list[Entry[ray.ObjectRef]]) -> list[list[ray.ObjectRef]]:
+        """A minibatch dealt to the ranks so that each gets a group, and about as many tokens."""
+        shares: list[list[Entry[ray.ObjectRef]]] = [[] for _ in range(self._parts.learners.size)]
+        for entry in sorted(groups, key=lambda entry: -entry.tokens):
+            min(shares, key=lambda share: (sum(e.tokens for e in share), len(share))).append(entry)
+        return [[entry.payload for entry in sorted(share, key=lambda entry: entry.group_id)] for share in shares]
 
     async def _apply(self, update: WeightUpdate) -> None:
         """Give new weights to the workers; admission counts on them from then on."""
@@ -285,20 +289,11 @@ class Controller:
         metrics = batch_metrics(records, self._version, weights, rewards)
         selection = self._selection.read(self._version, weights, rewards) | self._by_lag.step(records, self._version)
         mix = {f"weight/{name}": weight for name, weight in weights.model_dump().items()}
-        first = reports[0]
         causes = {f"malformed/{cause}": float(n) for cause, n in malformed_causes(records).items()}
         drops = {f"dropped/{reason}": float(n) for reason, n in self._ledger.drop_counts().items()}
         clocks, service = self._clocks.read(), dict(self._parts.rewards.counts)
         learner = {
-            "loss": first.loss,
-            "grad_norm": first.grad_norm,
-            "learning_rate": first.learning_rate,
-            "mismatch": first.mismatch,
-            "parity": first.parity,
-            "behaviour_kl": first.behaviour_kl,
-            "reference_kl": first.reference_kl,
-            "capped_share": first.capped_share,
-            "exact_share": first.exact_share,
+            **reports[0].metrics(),
             "learner_seconds": max(report.seconds for report in reports),
             "learner_tokens_per_second": sum(r.tokens for r in reports) / max(r.seconds for r in reports),
             "learner_wait_seconds": waited,

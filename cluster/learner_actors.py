@@ -91,9 +91,9 @@ class RlActor(_LearnerShell):
         self._rank = RlRank(rank, model_dir, recipe, prompts, limits)
         self._sender = sender_of(recipe.transfer)
 
-    def step(self, groups: Sequence[ray.ObjectRef], weights: RewardWeights, version: int) -> RlReport:
-        """Train on this rank's share of a batch, with `version` steps taken."""
-        return self._rank.step(ray.get(list(groups)), weights, version)
+    def step(self, minibatches: Sequence[Sequence[ray.ObjectRef]], weights: RewardWeights, version: int) -> RlReport:
+        """Train on this rank's share of each minibatch, from weight version `version` to the next."""
+        return self._rank.step([ray.get(list(groups)) for groups in minibatches], weights, version)
 
     def publish(self, version: int) -> WeightUpdate:
         """Put the weights into the object store; only rank 0's update holds any."""

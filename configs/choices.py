@@ -68,6 +68,39 @@ class ConfidenceGradient(StrEnum):
     EXACT = "exact"  # through the policy's probability of every confidence of the grid
 
 
+class Correction(StrEnum):
+    """How stage 3 corrects for tokens that other weights sampled, in another arithmetic; `configs.corrections`."""
+
+    NONE = "none"  # not at all: the plain policy gradient
+    TRUNCATED = "truncated"  # importance ratio of the token, capped
+    ICEPOP = "icepop"  # the same, and nothing of a token whose ratio is out of range
+    CISPO = "cispo"  # the same, clipped on both sides
+    GSPO = "gspo"  # importance ratio of the response, clipped as PPO does
+    DECOUPLED_PPO = "decoupled_ppo"  # PPO's clip around a policy newer than the engine's
+
+
+class Proximal(StrEnum):
+    """Where decoupled PPO's proximal policy comes from."""
+
+    RECOMPUTED = "recomputed"  # the weights before the batch's first optimizer step, in a forward pass of their own
+    INTERPOLATED = "interpolated"  # between the engine's policy and the learner's, by policy lag
+
+
+class KlEstimator(StrEnum):
+    """Estimates of a KL divergence from sampled tokens that are of use as a loss; `learner.kl`."""
+
+    K2 = "k2"  # gradient of KL(policy || reference)
+    K3 = "k3"  # gradient of KL(reference || policy), value of KL(policy || reference)
+
+
+class LossMean(StrEnum):
+    """What stage 3's loss is a mean over."""
+
+    TOKEN = "token"  # all tokens of the batch
+    SEQUENCE = "sequence"  # responses, each of them the mean over its tokens
+    FIXED_LENGTH = "fixed_length"  # responses, each of them the sum over its tokens by rl.response_tokens
+
+
 class Baseline(StrEnum):
     """What is subtracted from a reward within its group."""
 

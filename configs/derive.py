@@ -13,6 +13,7 @@ from configs.schema import (
     ConfidenceScale,
     Correctness,
     Credit,
+    Proximal,
     Reading,
     Recipe,
     Reference,
@@ -71,6 +72,7 @@ def problems(recipe: Recipe) -> list[str]:
     """Combinations of valid settings that cannot work, each with the key to change and the remedy."""
     checks = (
         _batch_problems,
+        _correction_problems,
         _length_problems,
         _device_problems,
         _reward_problems,
@@ -90,12 +92,13 @@ def _whole(scratch: ScratchModel) -> ModelSize:
 
 
 def _micro_batches_per_rank(recipe: Recipe) -> int:
-    """Every micro-batch but the last is full, and a full one holds as many rows of the longest sequences as fit."""
-    groups = ceil(recipe.rl.prompts_per_step / recipe.learner.ranks)
+    """Every micro-batch but a minibatch's last is full: it holds as many rows of the longest sequences as fit."""
+    minibatches = recipe.rl.minibatches
+    groups = ceil(recipe.rl.prompts_per_step / minibatches / recipe.learner.ranks)
     samples, limit = recipe.rl.samples_per_prompt, recipe.learner.tokens_per_micro_batch
     fitting = max(1, limit // recipe.engine.tokens_per_sequence)
     in_row = min(samples, fitting) if recipe.learner.share_prompts else 1
-    return ceil(groups * ceil(samples / in_row) / (fitting // in_row))
+    return minibatches * ceil(groups * ceil(samples / in_row) / (fitting // in_row))
 
 
 def _ray_cpus(recipe: Recipe) -> float:
@@ -117,6 +120,31 @@ def _batch_problems(recipe: Recipe) -> Iterator[str]:
     for key, amount in amounts.items():
         if amount < ranks:
             yield f"{key}: {amount} leaves some of {ranks} ranks idle; raise it or lower learner.ranks"
+
+
+def _correction_problems(recipe: Recipe) -> Iterator[str]:
+    rl, ranks = recipe.rl, recipe.learner.ranks
+    groups, left = divmod(rl.prompts_per_step, rl.minibatches)
+    if left:
+        yield (
+            f"rl.minibatches: {rl.minibatches} do not divide rl.prompts_per_step ({rl.prompts_per_step}), and each has "
+            "as many groups; change one of them"
+        )
+    elif rl.minibatches > 1 and groups < ranks:
+        yield (
+            f"rl.minibatches: {rl.minibatches} of {groups} groups each leave some of {ranks} ranks idle; lower it, or "
+            "raise rl.prompts_per_step"
+        )
+    if rl.proximal is Proximal.RECOMPUTED and rl.minibatches == 1:
+        yield (
+            "rl.proximal: recomputed, it is the current policy in the only optimizer step of a batch, and nothing is "
+            "ever clipped; raise rl.minibatches, or set it to interpolated"
+        )
+    if rl.proximal is Proximal.INTERPOLATED and rl.max_policy_lag == 0:
+        yield (
+            "rl.proximal: interpolated, it is the current policy where there is no policy lag, and nothing is ever "
+            "clipped; raise rl.max_policy_lag, or set it to recomputed"
+        )
 
 
 def _length_problems(recipe: Recipe) -> Iterator[str]:

@@ -24,8 +24,14 @@ class TrainingSequence:
     advantages: NDArray[np.float32] | None = None  # [T] (RL)
     behaviour_logprobs: NDArray[np.float32] | None = None  # [T] as the engine sampled them (RL)
     confidence_mask: NDArray[np.bool_] | None = None  # [T] tokens of the confidence (RL)
-    oldest_version: int | None = None  # weight version of the response's oldest token (RL)
+    versions: NDArray[np.int64] | None = None  # [T] weight version it was sampled under (RL)
     branches: Branches | None = None  # the confidences it could have stated (RL, exact gradient)
+    counts_as: float | None = None  # what it adds to the divisor of the loss's mean; None: its tokens' weights
+
+    @property
+    def divisor(self) -> float:
+        """What it adds to the divisor of the loss's mean."""
+        return float(self.weights.sum(dtype=np.float64)) if self.counts_as is None else self.counts_as
 
     @property
     def own_tokens(self) -> NDArray[np.int64]:
@@ -84,9 +90,12 @@ class MicroBatch:
     advantages: torch.Tensor  # [N] 0 where there are none (SFT)
     behaviour_logprobs: torch.Tensor  # [N] 0 where there are none (SFT)
     confidence_mask: torch.Tensor  # [N] bool
-    oldest_versions: torch.Tensor  # [N] weight version of the oldest token of its response; 0 where unknown (SFT)
+    versions: torch.Tensor  # [N] weight version it was sampled under; 0 where there is none (SFT)
+    sequence: torch.Tensor  # [N] number of the response it is of, from 0; a row may hold several
+    divisor: float  # what the micro-batch adds to the divisor of the loss's mean; 0 in a dummy
     layout: Layout | None  # None where every row is a prompt and a response and nothing else
     tree: TreeBatch | None  # the branches' share; None where no sequence has any
+    proximal_logprobs: torch.Tensor | None = None  # [N] under the batch's first weights, where they were asked for
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
@@ -97,7 +106,7 @@ class MicroBatch:
     def as_dummy(self) -> MicroBatch:
         """The same forward pass with no weight in the loss: keeps ZeRO-3 ranks in lockstep."""
         tree = None if self.tree is None else replace(self.tree, weights=torch.zeros_like(self.tree.weights))
-        return replace(self, weights=torch.zeros_like(self.weights), tree=tree)
+        return replace(self, weights=torch.zeros_like(self.weights), divisor=0.0, tree=tree)
 
 
 def _moved(tensors: MicroBatch | Layout | TreeBatch, device: torch.device) -> dict[str, Any]:
@@ -152,6 +161,7 @@ def collate(rows: Sequence[Sequence[TrainingSequence]], *, pad_token_id: int, im
         tokens = np.concatenate([row[0].prompt.token_ids, *(sequence.own_tokens for sequence in row)])
         input_ids[number, : len(tokens)] = torch.from_numpy(tokens)
         attention_mask[number, : len(tokens)] = 1
+    lengths = [len(sequence.response_tokens) for sequence in sequences]
     is_image = input_ids == image_token_id if image_token_id is not None else torch.zeros_like(input_ids)
     branched = any(s.branches is not None for s in sequences)
     return MicroBatch(
@@ -160,14 +170,16 @@ def collate(rows: Sequence[Sequence[TrainingSequence]], *, pad_token_id: int, im
         image_mask=is_image.long(),
         pixel_values=_stacked([row[0].prompt.pixel_values for row in rows]),
         image_grid_thw=_stacked([row[0].prompt.image_grid_thw for row in rows]),
-        rows=torch.from_numpy(np.repeat([p.row for p in placed], [len(s.response_tokens) for s in sequences])),
+        rows=torch.from_numpy(np.repeat([p.row for p in placed], lengths)),
         positions=torch.from_numpy(np.concatenate([p.predicted_from for p in placed])),
         targets=_per_token(sequences, lambda s: s.response_tokens, torch.long),
         weights=_per_token(sequences, lambda s: s.weights),
         advantages=_per_token(sequences, lambda s: s.advantages),
         behaviour_logprobs=_per_token(sequences, lambda s: s.behaviour_logprobs),
         confidence_mask=_per_token(sequences, lambda s: s.confidence_mask, torch.bool),
-        oldest_versions=_per_token(sequences, _oldest_versions, torch.long),
+        versions=_per_token(sequences, lambda s: s.versions, torch.long),
+        sequence=torch.from_numpy(np.repeat(np.arange(len(sequences)), lengths)),
+        divisor=sum(sequence.divisor for sequence in sequences),
         layout=_layout(placed, attention_mask) if branched or len(sequences) > len(rows) else None,
         tree=_tree_batch(placed) if branched else None,
     )
@@ -214,10 +226,6 @@ def _per_token(
         for sequence, array in zip(sequences, arrays, strict=True)
     ]
     return torch.from_numpy(np.concatenate(filled)).to(dtype)
-
-
-def _oldest_versions(sequence: TrainingSequence) -> NDArray[np.int64]:
-    return np.full(len(sequence.response_tokens), sequence.oldest_version or 0)
 
 
 def _stacked(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:

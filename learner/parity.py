@@ -37,7 +37,8 @@ class Parity:
 
     def add(self, logprobs: torch.Tensor, batch: MicroBatch) -> None:
         """Count a micro-batch's tokens, given the learner's log-probabilities [N] of them."""
-        counted = (batch.weights > 0) & (batch.oldest_versions == self._version)
+        others = torch.bincount(batch.sequence, batch.versions != self._version)[batch.sequence]
+        counted = (batch.weights > 0) & (others == 0)
         self._sum += float((logprobs - batch.behaviour_logprobs).abs()[counted].sum())
         self._tokens += float(counted.sum())
 

@@ -223,14 +223,26 @@ class Policy:
             logprobs: torch.Tensor = self._engine(replace(batch, tree=None).to(self.device))
             return logprobs
 
+    def response_logprobs(self, batches: Sequence[MicroBatch]) -> list[torch.Tensor]:
+        """Log-probabilities [N] of each micro-batch's responses without gradient, on the CPU.
+
+        Ranks may hold different numbers of micro-batches, one at least; all run as many forward passes.
+        """
+        rounds = self.most_over_ranks(len(batches))
+        found = [self.logprobs(batch)[: len(batch.targets)] for batch in batches]
+        for _ in range(rounds - len(batches)):
+            self.logprobs(batches[0])
+        return found
+
     def step(self, batches: Sequence[MicroBatch], loss: BatchLoss) -> float:
         """One optimizer step on the weighted mean of the losses over all ranks; returns that mean.
 
         The mean is over the global batch: losses are summed over micro-batches and ranks and divided
-        once by the sum of the tokens' weights. Ranks may hold different numbers of micro-batches.
+        once by the sum of the divisors, which for a token mean are the tokens' weights. Ranks may hold different
+        numbers of micro-batches, one at least.
         """
-        weights = self._reduced([sum(float(batch.weights.sum()) for batch in batches)], dist.ReduceOp.SUM)
-        weight = max(float(weights[0]), 1e-12)  # 0 where nothing is to be trained on: the gradient is 0 too
+        divisors = self._reduced([sum(batch.divisor for batch in batches)], dist.ReduceOp.SUM)
+        divisor = max(float(divisors[0]), 1e-12)  # 0 where nothing is to be trained on: the gradient is 0 too
         rounds = self.most_over_ranks(len(batches))
         padded = [*batches, *([batches[0].as_dummy()] * (rounds - len(batches)))]
         total = 0.0
@@ -240,9 +252,9 @@ class Policy:
             summed = loss(self._engine(moved), moved)
             total += float(summed.detach())
             # DeepSpeed averages gradients over ranks; times the world it is a sum.
-            self._engine.backward(summed * (dist.get_world_size() / weight))
+            self._engine.backward(summed * (dist.get_world_size() / divisor))
         self._engine.step()
-        return float(self._reduced([total], dist.ReduceOp.SUM)[0] / weight)
+        return float(self._reduced([total], dist.ReduceOp.SUM)[0] / divisor)
 
     def grad_norm(self) -> float | None:
         """Norm of the last step's gradient before clipping; None under ZeRO 0, where DeepSpeed keeps none."""

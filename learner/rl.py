@@ -1,16 +1,20 @@
-"""One rank of reinforcement learning: groups in, one optimizer step, weights out."""
+"""One rank of reinforcement learning: groups in, a step of one optimizer step or more, weights out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 
 import torch
 
-from configs.schema import ConfidenceGradient, Recipe, RewardWeights
+from configs.schema import ConfidenceGradient, Proximal, Recipe, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence
-from learner.losses import kl_k3, on_answers, truncated_importance
+from learner.corrections import corrected_losses
+from learner.kl import KL_LOSSES, on_answers
+from learner.meters import TokenMeters, TokenSums, token_values
+from learner.normalisation import normalised
 from learner.parity import Parity
 from learner.policy import Policy, Rank, ReferenceModel
 from learner.rank import LearnerRank
@@ -26,32 +30,30 @@ BYTES_PER_BUCKET = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class RlReport:
-    """What one step did. Means are over the response tokens of the global batch."""
+    """What one step did, over all of its optimizer steps and ranks where nothing else is said."""
 
-    loss: float
-    grad_norm: float | None
-    learning_rate: float
-    mismatch: float  # mean |log p_learner - log p_engine|, nats: arithmetic and policy lag together
-    parity: float | None  # the same over responses sampled under the learner's own weights; None where there are none
-    behaviour_kl: float  # k3 estimate of KL(engine || learner), nats a token
-    capped_share: float  # share of tokens whose importance ratio was capped
-    reference_kl: float | None  # k3 estimate of KL(policy || reference); None without a reference
+    loss: float  # mean over the optimizer steps
+    grad_norm: float | None  # the largest of the optimizer steps'
+    learning_rate: float  # of the first optimizer step
+    response: TokenMeters | None  # of all response tokens; None where none was trained on
+    confidence: TokenMeters | None  # of the confidence tokens alone
+    parity: float | None  # the mismatch of responses sampled under the learner's own weights; None without any
     exact_share: float | None  # share of stated confidences with the exact gradient; None where it is not asked for
     tokens: int  # put through the model by this rank: prompts once for each row, responses, branches
-    seconds: float
+    seconds: float  # on this rank
 
-
-@dataclass(slots=True)
-class _TokenSums:
-    """Sums over this rank's tokens, gathered while the loss is computed."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    count: float = 0.0
-
-    def add(self, counted: torch.Tensor, **means: torch.Tensor) -> None:
-        self.count += float(counted.sum())
-        for name, tokens in means.items():
-            self.values[name] = self.values.get(name, 0.0) + float((tokens.detach() * counted).sum())
+    def metrics(self) -> dict[str, float | None]:
+        """What the log says of the step, but for tokens and seconds, which are the rank's."""
+        names = [f.name for f in fields(TokenMeters)]
+        return {
+            "loss": self.loss,
+            "grad_norm": self.grad_norm,
+            "learning_rate": self.learning_rate,
+            **{name: getattr(self.response, name, None) for name in names},
+            **{f"confidence_tokens/{name}": getattr(self.confidence, name, None) for name in names},
+            "parity": self.parity,
+            "exact_share": self.exact_share,
+        }
 
 
 class RlRank(LearnerRank):
@@ -70,7 +72,7 @@ class RlRank(LearnerRank):
             model_dir,
             recipe.learner,
             rl.optimizer,
-            steps=rl.steps,
+            steps=rl.steps * rl.minibatches,
             barred_token_ids=barred,
             temperature=rl.temperature,
         )
@@ -82,34 +84,47 @@ class RlRank(LearnerRank):
         elif rl.kl_weight > 0:
             self._reference = ReferenceModel(model_dir, recipe.learner, barred, rl.temperature).logprobs
 
-    def step(self, encoded_groups: Sequence[bytes], weights: RewardWeights, version: int) -> RlReport:
-        """One optimizer step on all ranks' groups; every rank passes its own share, which may be empty of scores.
+    def step(self, minibatches: Sequence[Sequence[bytes]], weights: RewardWeights, version: int) -> RlReport:
+        """One optimizer step for each minibatch, from weight version `version` to the next.
 
-        `version` is the number of steps taken before, the name of the weights that the step changes.
+        Every rank passes its own share of the groups: as many minibatches as its peers, none without a group, which
+        may be without scores.
         Raises CodecError for bytes that are no group, ValueError for prompts that are not the recipe's.
         """
         started = time.perf_counter()
-        sequences = self._sequences(encoded_groups, weights)
-        batches = micro_batches(sequences, self._chat, self._recipe.learner)
-        sums, parity = _TokenSums(), Parity(version)
-        learning_rate = self._policy.learning_rate
-        loss = self._policy.step(batches, parity.watching(lambda logprobs, batch: self._loss(logprobs, batch, sums)))
-        means = self._policy.mean_over_ranks(sums.values, sums.count)
+        sequences = [self._sequences(groups, weights) for groups in minibatches]
+        batches = [micro_batches(own, self._chat, self._recipe.learner) for own in sequences]
+        if self._recipe.rl.proximal is Proximal.RECOMPUTED:
+            # The first minibatch is trained under the batch's first weights: its proximal policy is the current one.
+            batches[1:] = [self._with_proximal(own) for own in batches[1:]]
+        response, confidence = TokenSums(), TokenSums()
+        learning_rate, losses, norms = self._policy.learning_rate, [], []
+
+        def loss(found: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
+            return self._loss(found, batch, version, response, confidence)
+
+        parity = Parity(version)
+        for number, own in enumerate(batches):  # after the first the weights are no version's
+            losses.append(self._policy.step(own, parity.watching(loss) if number == 0 else loss))
+            norms.append(self._policy.grad_norm())
         return RlReport(
-            loss=loss,
-            grad_norm=self._policy.grad_norm(),
+            loss=sum(losses) / len(losses),
+            grad_norm=max((norm for norm in norms if norm is not None), default=None),
             learning_rate=learning_rate,
-            mismatch=means["mismatch"],
+            response=response.meters(self._policy.mean_over_ranks),
+            confidence=confidence.meters(self._policy.mean_over_ranks),
             parity=parity.mean(self._policy.mean_over_ranks),
-            behaviour_kl=means["behaviour_kl"],
-            capped_share=means["capped"],
-            reference_kl=means.get("reference_kl"),
-            exact_share=None if self._tree is None else self._exact_share(sequences),
-            tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
+            exact_share=None if self._tree is None else self._exact_share([*chain(*sequences)]),
+            tokens=sum(int(batch.attention_mask.sum()) for batch in chain(*batches)),
             seconds=time.perf_counter() - started,
         )
 
+    def _with_proximal(self, batches: Sequence[MicroBatch]) -> list[MicroBatch]:
+        found = self._policy.response_logprobs(batches)
+        return [replace(batch, proximal_logprobs=own) for batch, own in zip(batches, found, strict=True)]
+
     def _sequences(self, encoded_groups: Sequence[bytes], weights: RewardWeights) -> list[TrainingSequence]:
+        rl = self._recipe.rl
         sequences = []
         for group in map(decode_group, encoded_groups):
             if group.prompt_id not in self._prompts:
@@ -118,28 +133,27 @@ class RlRank(LearnerRank):
                 )
             expanded = self._cache.get(self._prompts[group.prompt_id])
             sequences += rl_sequences(group, expanded, weights, self._recipe.rewards, self._tree)
-        return sequences
+        return normalised(sequences, rl.loss_mean, rl.response_tokens)
 
     def _exact_share(self, sequences: Sequence[TrainingSequence]) -> float:
         stated = [s for s in sequences if s.confidence_mask is not None and s.confidence_mask.any()]
         exact = float(sum(s.branches is not None for s in stated))
         return self._policy.mean_over_ranks({"exact": exact}, len(stated))["exact"]
 
-    def _loss(self, found: torch.Tensor, batch: MicroBatch, sums: _TokenSums) -> torch.Tensor:
+    def _loss(
+        self, found: torch.Tensor, batch: MicroBatch, version: int, response: TokenSums, confidence: TokenSums
+    ) -> torch.Tensor:
         rl = self._recipe.rl
         logprobs, edges = found[: len(batch.targets)], found[len(batch.targets) :]
-        loss = truncated_importance(logprobs, batch.behaviour_logprobs, batch.advantages, rl.importance_cap)
-        difference = logprobs.detach() - batch.behaviour_logprobs
-        tokens = {
-            "mismatch": difference.abs(),
-            "behaviour_kl": kl_k3(batch.behaviour_logprobs, logprobs.detach()),
-            "capped": (difference.exp() > rl.importance_cap).float(),
-        }
-        if self._reference is not None:
-            divergence = kl_k3(logprobs, self._reference(batch))
+        corrected = corrected_losses(logprobs, batch, rl, version)
+        reference = None if self._reference is None else self._reference(batch)
+        loss = corrected.losses
+        if reference is not None:
+            divergence = KL_LOSSES[rl.kl_estimator](logprobs, reference)
             loss = loss + rl.kl_weight * on_answers(divergence, batch.confidence_mask)
-            tokens["reference_kl"] = divergence
-        sums.add((batch.weights > 0).float(), **tokens)
+        values, trained = token_values(logprobs, batch, corrected, reference), batch.weights > 0
+        response.add(trained, values)
+        confidence.add(trained & batch.confidence_mask, values)
         summed = (loss * batch.weights).sum()
         # The expected reward is over the policy's own confidences: nothing sampled that a ratio would have to correct.
         return summed if batch.tree is None else summed - batch.tree.expected(edges)

@@ -135,7 +135,7 @@ def _rl_sequence(
     confidence_token_weight: float,
     branches: Branches | None,
 ) -> TrainingSequence:
-    sample, score = trajectory.sample, trajectory.score
+    sample, score, spans = trajectory.sample, trajectory.score, trajectory.sample.version_spans
     mask: NDArray[np.bool_] = np.zeros(len(sample.tokens), dtype=bool)
     if score is not None and score.confidence_span is not None:
         mask[score.confidence_span.start : score.confidence_span.end] = True
@@ -149,7 +149,7 @@ def _rl_sequence(
         advantages=np.where(mask, confidence, gained.answer).astype(np.float32),
         behaviour_logprobs=sample.logprobs,
         confidence_mask=mask,
-        oldest_version=sample.oldest_version,
+        versions=np.repeat([s.version for s in spans], [s.end - s.start for s in spans]),
         branches=branches,
     )
 

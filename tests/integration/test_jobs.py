@@ -155,7 +155,9 @@ def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas(
     assert lines[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
     assert lines[2]["reference_kl"] > 1e-5
     whole = sum(weights.nbytes for weights in before.values()) / 1e6
-    assert 0 < lines[2]["update_megabytes"] < whole / 4  # the second update: of what the first changed, as it is in LoRA
+    assert (
+        0 < lines[2]["update_megabytes"] < whole / 4
+    )  # the second update: of what the first changed, as it is in LoRA
     moved = {name for name in before if not np.array_equal(before[name], trained[name])}
     assert moved == {name for name in before if "language_model" in name and name.endswith("q_proj.weight")}
 

@@ -143,7 +143,7 @@ def test_words_that_no_command_takes_are_named(run: Run, words: list[object], co
     "override, complaint",
     [
         ("rl.stepz=3", "override: rl.stepz: unknown key; did you mean steps?"),
-        ("rl.steps=-1", "override: rl.steps: got '-1'; expected int >= 1 (Optimizer steps.)"),
+        ("rl.steps=-1", "override: rl.steps: got '-1'; expected int >= 1 (Batches trained on.)"),
         ("rl.steps=[", "override: rl.steps: not valid YAML: "),
         ("rl.steps", "override: got 'rl.steps'; expected key.path=value "),
     ],
@@ -548,7 +548,7 @@ def test_data_builds_the_emoji_set_by_its_settings(run: Run) -> None:
 
 
 def test_data_builds_the_words_set_by_its_settings(run: Run) -> None:
-    sizes = ("unseen_words=3", "stage1_words=4", "stage2_words=2", "stage3_words=5", "seen_words=1")
+    sizes = ("unseen_words=3", "stage1_words=4", "stage1_raters=2", "stage2_words=2", "stage3_words=5", "seen_words=1")
 
     told = run("data", "words", "set", *(f"data.words.{size}" for size in sizes))
 

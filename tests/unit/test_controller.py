@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,23 @@ class FakeLearners:
 
     size: int = 2
     trained: list[list[int]] = field(default_factory=list)
+    dealt: list[list[list[list[int]]]] = field(default_factory=list)  # groups by step, rank and minibatch
+    versions: list[int] = field(default_factory=list)
     weights: list[RewardWeights] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     resumed_at: int = 0
 
-    async def call_each(self, method: str, arguments: list[tuple[list[int], RewardWeights, int]]) -> list[RlReport]:
+    async def call_each(
+        self, method: str, arguments: list[tuple[list[list[int]], RewardWeights, int]]
+    ) -> list[RlReport]:
         assert method == "step"
         self.weights.append(arguments[0][1])
+        self.versions.append(arguments[0][2])
         await asyncio.sleep(1.0)
         assert {version for _, _, version in arguments} == {len(self.trained) + self.resumed_at}
-        self.trained.append(sorted(group for groups, *_ in arguments for group in groups))
-        return [RlReport(0.0, 0.1, 1e-4, 0.0, None, 0.0, 0.0, None, None, 10, 1.0)] * self.size
+        self.dealt.append([minibatches for minibatches, _, _ in arguments])
+        self.trained.append(sorted(chain(*chain(*self.dealt[-1]))))
+        return [RlReport(0.0, 0.1, 1e-4, None, None, None, None, 10, 1.0)] * self.size
 
     async def call(self, method: str, *arguments: Any) -> list[Any]:
         if method == "publish":
@@ -157,9 +164,10 @@ def trial(
     groups_per_worker: int | None = None,
     stale_groups: StaleGroups = StaleGroups.WAIT,
     slow: Mapping[int, float] | None = None,
+    minibatches: int = 1,
 ) -> Trial:
     overrides = [f"rl.max_policy_lag={lag}", "rl.steps=30", "rl.prompts_per_step=4", "rewards.weights.format=1"]
-    overrides.append(f"rl.stale_groups={stale_groups}")
+    overrides += [f"rl.stale_groups={stale_groups}", f"rl.minibatches={minibatches}"]
     recipe = load_recipe(DEMO, [*overrides, f"rl.groups_per_worker={groups_per_worker or 'null'}"])
     pool = FakePool(random.Random(seed), failing, slow or {})
     learners = FakeLearners()
@@ -272,6 +280,21 @@ def test_every_admitted_group_is_trained_on_once_and_none_is_older_than_the_lag(
     assert sorted(trained) == list(range(30 * 4))
     assert max(run.lags) <= lag
     assert run.ledger["outstanding"] == run.ledger["dropped"] == []
+
+
+def test_every_rank_gets_as_many_minibatches_and_a_group_in_each(tmp_path: Path) -> None:
+    run = trial(tmp_path, minibatches=2)
+
+    steps = virtual_time.run(run.controller.run())
+
+    assert run.learners.versions == list(range(steps)) == list(range(30))  # a version is a batch, not an optimizer step
+    assert sorted(chain(*run.learners.trained)) == list(range(30 * 4))
+    for ranks in run.learners.dealt:
+        assert [[len(groups) for groups in minibatches] for minibatches in ranks] == [[1, 1], [1, 1]]
+        first, second = (
+            [groups for minibatch in rank_by_rank for groups in minibatch] for rank_by_rank in zip(*ranks, strict=True)
+        )
+        assert max(min(first), min(second)) < min(max(first), max(second))  # neither has the older ones
 
 
 def test_no_more_groups_are_sampled_at_once_than_the_workers_may(tmp_path: Path) -> None:

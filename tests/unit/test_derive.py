@@ -56,6 +56,11 @@ def test_a_group_in_one_row_takes_part_of_a_micro_batch_that_other_groups_cannot
     assert (shared.micro_batches_per_rank_at_most, apart.micro_batches_per_rank_at_most) == (8, 6)
 
 
+def test_each_minibatch_has_micro_batches_of_its_own(tmp_path: Path) -> None:
+    # 1 of 2 groups are 4 sequences, two of 1000 tokens fit into 2500; five times
+    assert derive(recipe_with(tmp_path, "rl.minibatches=5")).micro_batches_per_rank_at_most == 10
+
+
 def test_a_sequence_longer_than_a_micro_batch_goes_alone(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, "learner.tokens_per_micro_batch=10")
 
@@ -231,6 +236,14 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_o
         (["stage1.rows_per_step=2"], "stage1.rows_per_step: 2 ", "lower learner.ranks"),
         (["stage2.rows_per_step=2"], "stage2.rows_per_step: 2 ", "lower learner.ranks"),
         (["rl.prompts_per_step=2"], "rl.prompts_per_step: 2 ", "lower learner.ranks"),
+        (["rl.minibatches=4"], "rl.minibatches: 4 do not divide rl.prompts_per_step (10)", "change one of them"),
+        (["rl.minibatches=5"], "rl.minibatches: 5 of 2 groups each leave some of 3 ranks idle", "lower it"),
+        (["rl.correction=decoupled_ppo"], "rl.proximal: recomputed, ", "raise rl.minibatches"),
+        (
+            ["rl.correction=decoupled_ppo", "rl.proximal=interpolated", "rl.max_policy_lag=0"],
+            "rl.proximal: interpolated, ",
+            "raise rl.max_policy_lag",
+        ),
         (["rl.response_tokens=1000"], "rl.response_tokens: 1000 ", "lower it or raise the limit"),
         (["evaluation.response_tokens=1000"], "evaluation.response_tokens: 1000 ", "lower it or raise"),
         (["engine.tokens_per_batch=19"], "engine.tokens_per_batch: 19 ", "raise it or lower those"),
@@ -294,6 +307,8 @@ def test_a_combination_that_cannot_work_is_named_with_its_remedy(
     "overrides",
     [
         ["rl.prompts_per_step=3", "stage1.rows_per_step=3", "stage2.rows_per_step=3"],
+        ["rl.minibatches=2", "rl.correction=decoupled_ppo"],
+        ["rl.correction=decoupled_ppo", "rl.proximal=interpolated"],
         ["rl.response_tokens=999", "evaluation.response_tokens=999"],
         ["engine.tokens_per_batch=20"],
         ["engine.tensor_parallel=2", "engine.gpus_per_worker=2"],

@@ -144,7 +144,7 @@ def test_null_for_a_key_without_a_default_says_where(write: Write) -> None:
 
     lines = complaints(write("extends: base.yaml\nrl:\n  steps:\n"))
 
-    assert lines == ["recipe.yaml:3: rl.steps: missing, and has no default; expected int >= 1 (Optimizer steps.)"]
+    assert lines == ["recipe.yaml:3: rl.steps: missing, and has no default; expected int >= 1 (Batches trained on.)"]
 
 
 def test_null_drops_an_entry_of_a_mapping(write: Write) -> None:
@@ -202,10 +202,10 @@ def test_an_unknown_key_like_no_other_is_answered_with_the_known_ones(write: Wri
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("rl.steps=twelve", "rl.steps: got 'twelve'; expected int >= 1 (Optimizer steps.)"),
-        ("rl.steps=yes", "rl.steps: got 'yes'; expected int >= 1 (Optimizer steps.)"),
-        ("rl.steps=0", "rl.steps: got '0'; expected int >= 1 (Optimizer steps.)"),
-        ("rl.steps=[1]", "rl.steps: got a list of 1; expected int >= 1 (Optimizer steps.)"),
+        ("rl.steps=twelve", "rl.steps: got 'twelve'; expected int >= 1 (Batches trained on.)"),
+        ("rl.steps=yes", "rl.steps: got 'yes'; expected int >= 1 (Batches trained on.)"),
+        ("rl.steps=0", "rl.steps: got '0'; expected int >= 1 (Batches trained on.)"),
+        ("rl.steps=[1]", "rl.steps: got a list of 1; expected int >= 1 (Batches trained on.)"),
         ("rl.temperature=inf", "rl.temperature: got 'inf'; expected float > 0 ("),
         ("rl.temperature=nan", "rl.temperature: got 'nan'; expected float > 0 ("),
         ("rl.optimizer.betas=[0.9, x]", "rl.optimizer.betas.1: got 'x'; expected [float >= 0 and <= 1, "),
@@ -499,3 +499,53 @@ def test_every_key_is_described_with_type_default_and_help() -> None:
 
 def test_one_section_is_described_by_itself() -> None:
     assert [field.path for field in describe(Wandb, "wandb.")] == ["wandb.mode", "wandb.project"]
+
+
+# --- a correction and its numbers
+
+
+@pytest.mark.parametrize(
+    ("correction", "numbers"),
+    [
+        ("none", (None, None, None, None)),
+        ("truncated", (2.0, None, None, None)),
+        ("icepop", (None, 0.5, 5.0, None)),
+        ("cispo", (None, 0.5, 2.0, None)),
+        ("gspo", (None, 0.9997, 1.0004, None)),
+        ("decoupled_ppo", (2.0, 0.8, 1.2, "recomputed")),
+    ],
+)
+def test_a_correction_brings_the_numbers_it_takes_and_they_are_written(
+    write: Write, tmp_path: Path, correction: str, numbers: tuple[object, ...]
+) -> None:
+    recipe = load_recipe(write(), [f"rl.correction={correction}"])
+    write_resolved(recipe, tmp_path / "resolved.yaml")
+
+    rl = recipe.rl
+    assert (rl.importance_cap, rl.ratio_low, rl.ratio_high, rl.proximal) == numbers
+    assert load_recipe(tmp_path / "resolved.yaml") == recipe
+
+
+def test_a_number_that_the_correction_does_not_take_is_refused(write: Write, tmp_path: Path) -> None:
+    write_resolved(load_recipe(write(), ["rl.importance_cap=3"]), tmp_path / "resolved.yaml")
+
+    (complaint,) = complaints(tmp_path / "resolved.yaml", "rl.correction=gspo", "rl.ratio_low=0.9")
+    taken_back = load_recipe(tmp_path / "resolved.yaml", ["rl.correction=gspo", "rl.importance_cap=null"]).rl
+
+    assert "rl.importance_cap is never read with rl.correction gspo, which takes rl.ratio_low and rl.rat" in complaint
+    assert (taken_back.importance_cap, taken_back.ratio_low) == (None, 0.9997)
+
+
+def test_a_range_of_ratios_holds_1(write: Write) -> None:
+    found = complaints(write(), "rl.correction=icepop", "rl.ratio_low=1", "rl.ratio_high=0.9")
+
+    assert [line.partition(";")[0] for line in found] == [
+        "override: rl.ratio_low: got '1'",
+        "override: rl.ratio_high: got '0.9'",
+    ]
+
+
+def test_k1_is_no_estimator_to_train_with(write: Write) -> None:
+    (complaint,) = complaints(write(), "rl.kl_estimator=k1")
+
+    assert "expected k2 | k3" in complaint and "as a loss it pulls nowhere on average" in complaint

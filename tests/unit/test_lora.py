@@ -56,7 +56,7 @@ def test_new_adapters_change_nothing_and_are_all_that_is_trained() -> None:
     )
 
 
-@pytest.mark.parametrize("lora", [Lora(rank=4, alpha=7), Lora(rank=2, targets=["q_proj", "down_proj"])])
+@pytest.mark.parametrize("lora", [Lora(rank=4, alpha=7), Lora(rank=2, targets=("q_proj", "down_proj"))])
 def test_the_merged_weights_are_an_ordinary_model_that_says_the_same(lora: Lora) -> None:
     model, plain = moved(lora), small_model()
     before = logits(plain)
@@ -83,7 +83,7 @@ def test_without_its_adapters_it_is_the_model_it_was_and_with_them_it_goes_on_to
 
 def test_a_target_that_no_layer_bears_the_name_of_is_refused() -> None:
     with pytest.raises(ValueError, match=r"learner.lora.targets: \['query'\] are no linear .* 'q_proj'"):
-        add_adapters(small_model(), Lora(targets=["q_proj", "query"]))
+        add_adapters(small_model(), Lora(targets=("q_proj", "query")))
 
 
 def test_the_vision_tower_gets_none(tiny_model: Path) -> None:

@@ -15,14 +15,14 @@ from rollout.chat import Expanded
 VERSION = 5
 
 
-def response(logprobs: Sequence[float], oldest_version: int, *, weight: float = 1.0) -> TrainingSequence:
+def response(logprobs: Sequence[float], *versions: int, weight: float = 1.0) -> TrainingSequence:
     size = len(logprobs)
     return TrainingSequence(
         Expanded(np.array([1, 2], np.int32), None, None),
         np.full(size, 3, np.int32),
         weights=np.full(size, weight, np.float32),
         behaviour_logprobs=np.array(logprobs, np.float32),
-        oldest_version=oldest_version,
+        versions=np.resize(versions, size),
     )
 
 
@@ -51,10 +51,13 @@ def mean_of(*ranks: Parity) -> float | None:
 def test_only_responses_of_the_learners_own_weights_count_and_those_that_are_trained_on() -> None:
     parity = Parity(VERSION)
     batch = batch_of(
-        response([-1.0, -2.0], VERSION), response([-9.0], VERSION - 1), response([-9.0], VERSION, weight=0.0)
+        response([-1.0, -2.0], VERSION),
+        response([-9.0], VERSION - 1),
+        response([-9.0, -9.0], VERSION - 1, VERSION),
+        response([-9.0], VERSION, weight=0.0),
     )
 
-    parity.add(torch.tensor([-1.25, -1.5, 0.0, 0.0]), batch)
+    parity.add(torch.tensor([-1.25, -1.5, 0.0, 0.0, 0.0, 0.0]), batch)
 
     assert mean_of(parity) == pytest.approx((0.25 + 0.5) / 2)
 

@@ -47,17 +47,6 @@ def test_confidence_tokens_get_the_calibration_and_all_others_the_correctness() 
     assert made[0].confidence_mask is not None and made[0].confidence_mask.tolist() == [False, True, True, False]
 
 
-def test_a_sequence_knows_how_old_its_oldest_token_is() -> None:
-    old = trajectory(1, 0.9)
-    spans = (VersionSpan(2, 0, 1), VersionSpan(3, 1, 4))
-
-    made = rl_sequences(
-        group(replace(old, sample=replace(old.sample, version_spans=spans)), old), PROMPT, WEIGHTS, Rewards()
-    )
-
-    assert [sequence.oldest_version for sequence in made] == [2, 0]
-
-
 def test_a_malformed_response_has_no_say_in_the_calibration_of_the_others() -> None:
     members = (trajectory(1, 0.9), trajectory(1, 0.9), trajectory(0, 0, malformed=True))
 
@@ -93,6 +82,15 @@ def test_a_confidence_token_can_weigh_more() -> None:
     )
 
     assert made.weights.tolist() == [1, 3, 3, 1]
+
+
+def test_each_token_knows_the_weight_version_it_was_sampled_under() -> None:
+    first = trajectory(1, 0)
+    mixed = replace(first, sample=replace(first.sample, version_spans=(VersionSpan(3, 0, 1), VersionSpan(5, 1, 4))))
+
+    (made, _) = rl_sequences(group(mixed, trajectory(0, 0)), PROMPT, WEIGHTS, Rewards())
+
+    assert made.versions is not None and made.versions.tolist() == [3, 5, 5, 5]
 
 
 def test_prompt_ids_that_differ_from_the_engines_are_refused() -> None:
