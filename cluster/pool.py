@@ -33,7 +33,7 @@ class RolloutPool:
         self._seconds = seconds_per_wait
         self._latest: WeightUpdate | None = None
         names = [f"rollout-{index}" for index in range(settings.workers)]
-        self._supervisor = Supervisor(names, self._make, self._ready)
+        self._supervisor = Supervisor(names, self._make, self._ready, kill=self._kill)
 
     @classmethod
     async def start(
@@ -107,10 +107,13 @@ class RolloutPool:
             )
 
     def _make(self, worker: Worker) -> Any:
-        return RolloutActor.options(  # type: ignore[attr-defined]  # ray.remote's class
+        return RolloutActor.options(
             num_cpus=self._settings.cpus_per_worker,
             num_gpus=self._settings.gpus_per_worker,
         ).remote(worker.name)
+
+    def _kill(self, actor: Any) -> None:
+        ray.kill(actor)
 
     async def _ready(self, worker: Worker) -> None:
         seed = self._seed + 1 + worker.index  # else workers would sample the same

@@ -1,4 +1,4 @@
-"""The Ray actor around a vLLM engine."""
+"""What a rollout worker does with a vLLM engine, and the Ray actor that does it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from rollout.engine import SamplingSettings
 from rollout.worker import Visit, sample_group
 
 
-@ray.remote
-class RolloutActor:
+class RolloutWorker:
     """A vLLM engine. Calls run at once on one event loop."""
 
     def __init__(self, name: str) -> None:
@@ -47,3 +46,6 @@ class RolloutActor:
     async def close(self) -> None:
         """Stop the engine's processes."""
         await self._engine.close()
+
+
+RolloutActor = ray.remote(RolloutWorker)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -53,14 +54,19 @@ class Supervisor:
         make: Callable[[Worker], Any],
         ready: Callable[[Worker], Awaitable[None]],
         at_once: float = math.inf,
+        kill: Callable[[Any], None] | None = None,
     ) -> None:
-        """`at_once` pieces of work are given to a worker; more wait here, where their time does not count."""
+        """`at_once` pieces of work are given to a worker; more wait here, where their time does not count.
+
+        `kill` ends an actor at once; its process is ended where nothing else is given.
+        """
         self.workers = [Worker(index, name) for index, name in enumerate(names)]
         self.restarts = 0
         self._make = make
         self._ready = ready
         self._at_once = at_once
-        self._changed = asyncio.Condition()
+        self._kill = kill or ray.kill
+        self._waiting: deque[asyncio.Future[Worker]] = deque()  # for a place at a worker, in the order they asked
         self._replacements: set[asyncio.Task[None]] = set()
         self._fatal: BaseException | None = None
 
@@ -89,7 +95,7 @@ class Supervisor:
             except EngineError as error:
                 logger.warning("%s, %s, attempt %d: %s", worker.name, what, attempt, error)
             finally:
-                await self._give_back(worker)
+                self._give_back(worker)
         raise EngineError(f"{what}: {ATTEMPTS} attempts failed, the workers' logs say why")
 
     async def each(self, work: Callable[[Worker], Awaitable[None]]) -> None:
@@ -111,7 +117,7 @@ class Supervisor:
         worker.live = False
         self.restarts += 1
         logger.warning("%s is lost and will be replaced; its work is given to others: %s", worker.name, error)
-        ray.kill(actor)
+        self._kill(actor)
         task = asyncio.create_task(self._replace(worker))
         self._replacements.add(task)
         task.add_done_callback(self._replacements.discard)
@@ -130,28 +136,41 @@ class Supervisor:
             except (RayActorError, WaitedTooLong) as error:
                 logger.warning("%s did not close by itself: %s", worker.name, error)
         if worker.actor is not None:
-            ray.kill(worker.actor)
-
-    def _with_room(self) -> list[Worker]:
-        return [worker for worker in self.live if worker.busy < self._at_once]
+            self._kill(worker.actor)
 
     async def _least_busy(self) -> Worker:
         """A worker with room, in which a place is taken; to be given back."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._fatal or self._with_room())
-            if self._fatal is not None:
-                raise NoWorkers("a worker could not be replaced") from self._fatal
-            worker = min(self._with_room(), key=lambda worker: worker.busy)
-            worker.busy += 1
-            return worker
+        turn: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._serve()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # cancelled with the place in its hand
+                self._give_back(turn.result())
+            raise
 
-    async def _give_back(self, worker: Worker) -> None:
+    def _give_back(self, worker: Worker) -> None:
         worker.busy -= 1
-        await self._notify()
+        self._serve()
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _serve(self) -> None:
+        """Hand the places there are to those who have waited longest. No one else is woken: hundreds may wait."""
+        while self._waiting:
+            if self._waiting[0].done():  # cancelled
+                self._waiting.popleft()
+                continue
+            if self._fatal is not None:
+                failure = NoWorkers("a worker could not be replaced")
+                failure.__cause__ = self._fatal
+                self._waiting.popleft().set_exception(failure)
+                continue
+            with_room = [worker for worker in self.live if worker.busy < self._at_once]
+            if not with_room:
+                return
+            worker = min(with_room, key=lambda worker: worker.busy)
+            worker.busy += 1
+            self._waiting.popleft().set_result(worker)
 
     async def _replace(self, worker: Worker) -> None:
         try:
@@ -159,7 +178,7 @@ class Supervisor:
         except Exception as error:
             logger.exception("%s cannot be replaced", worker.name)
             self._fatal = error  # whoever waits for a worker raises it
-            await self._notify()
+            self._serve()
 
     async def _bring_up(self, worker: Worker) -> None:
         cause: BaseException | None = None
@@ -170,10 +189,10 @@ class Supervisor:
                 await self._ready(worker)
             except (RayActorError, EngineError, WaitedTooLong) as error:
                 logger.warning("%s did not start: %s", worker.name, error)
-                ray.kill(worker.actor)
+                self._kill(worker.actor)
                 cause = error
             else:
                 worker.live = True  # with no await since `ready` ended: what it saw last still holds
-                await self._notify()
+                self._serve()
                 return
         raise NoWorkers(f"{worker.name} could not be started in {ATTEMPTS} attempts") from cause

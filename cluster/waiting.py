@@ -16,12 +16,9 @@ class WaitedTooLong(RuntimeError):
 
 async def within(reference: ray.ObjectRef, seconds: float, what: str, setting: str = "rl.seconds_per_wait") -> Any:
     """The value of a reference. Raises WaitedTooLong after `seconds`, which `setting` gave, or what the task raised."""
-
-    async def value() -> Any:
-        return await reference
-
     try:
-        return await asyncio.wait_for(value(), seconds)
+        async with asyncio.timeout(seconds):  # and not wait_for, which on Python 3.11 makes a task for each wait
+            return await reference
     except RayTaskError as error:
         raise error.cause from error  # as itself; its trace in the actor is `error`'s text
     except TimeoutError:

@@ -96,6 +96,8 @@ class Buffer(Generic[Payload]):
         The oldest complete groups, in the order of their ids. Not ready under `wait` where a running
         group would have to be among them for all deadlines to be kept. Stale groups are never in it.
         """
+        if len(self._ready) < self._groups_per_step:
+            return None  # asked at every group that ends: nothing to sort yet
         fresh = self._fresh(version)
         batch = fresh[: self._groups_per_step]
         if len(batch) < self._groups_per_step or (self._waits and self._missed(fresh, version)):

@@ -45,6 +45,7 @@ class Ledger:
         self._last_step = -1
         self._outstanding: dict[int, str] = {}
         self._dropped: dict[int, Drop] = {}
+        self._drop_counts: Counter[DropReason] = Counter()  # asked for at every step, of drops that only grow
 
     @property
     def next_id(self) -> int:
@@ -74,6 +75,7 @@ class Ledger:
         """Close a group's account: it will not be trained on."""
         prompt_id = self._close(group_id, f"dropped ({reason})")
         self._dropped[group_id] = Drop(prompt_id, DropReason(reason))
+        self._drop_counts[DropReason(reason)] += 1
 
     def outstanding(self) -> Mapping[int, str]:
         """Prompt ids of the groups that are neither trained nor dropped, by group id, ascending."""
@@ -85,7 +87,7 @@ class Ledger:
 
     def drop_counts(self) -> Counter[DropReason]:
         """Dropped groups by reason."""
-        return Counter(drop.reason for drop in self._dropped.values())
+        return self._drop_counts.copy()
 
     def state_dict(self) -> LedgerState:
         """What `load_state_dict` reads; as JSON or msgpack would give it back."""
@@ -111,6 +113,7 @@ class Ledger:
         _check_sum(admitted, last_step, outstanding.keys(), dropped.keys())
         self._admitted, self._last_step = admitted, last_step
         self._outstanding, self._dropped = outstanding, dropped
+        self._drop_counts = Counter(drop.reason for drop in dropped.values())
 
     def _close(self, group_id: int, fate: str) -> str:
         if group_id in self._outstanding:

@@ -43,6 +43,8 @@ NUMBERS_PER_MAP = 1_000  # reward parts and meters are a handful
 TEXT_CHARACTERS = 16 * 2**20  # a million tokens of 16 characters
 NAME_CHARACTERS = 4096  # ids, paths (PATH_MAX), names of parts, causes of a failure
 
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Group, Sample, Score, Trajectory)}
+
 
 def encode_group(group: Group) -> bytes:
     """A group as bytes.
@@ -68,7 +70,7 @@ def decode_group(data: bytes) -> Group:
         refuse("format", message if not isinstance(message, dict) else message.get("format"), repr(FORMAT))
     if type(message.get("version")) is not int or message["version"] != VERSION:
         refuse("version", message.get("version"), f"{VERSION}, the one this release reads")
-    entries = mapping(message, "group", ("format", "version", *_names(Group)))
+    entries = mapping(message, "group", ("format", "version", *_NAMES[Group]))
     trajectories = sequence(entries["trajectories"], "trajectories", SAMPLES_PER_GROUP)
     if not trajectories:
         refuse("trajectories", "none", "at least one")
@@ -106,7 +108,7 @@ def _packed_trajectory(trajectory: Trajectory) -> dict[str, object]:
 
 
 def _packed_score(score: Score) -> dict[str, object]:
-    spans = {name: getattr(score, name) for name in _names(Score) if name.endswith("_span")}
+    spans = {name: getattr(score, name) for name in _NAMES[Score] if name.endswith("_span")}
     return _plain(score) | {
         "parts": dict(score.parts),
         **{name: None if span is None else [span.start, span.end] for name, span in spans.items()},
@@ -118,7 +120,7 @@ def _images(value: object) -> tuple[str, ...]:
 
 
 def _trajectory(value: object, field: str) -> Trajectory:
-    entries = mapping(value, field, _names(Trajectory))
+    entries = mapping(value, field, _NAMES[Trajectory])
     sample = _sample(entries["sample"], f"{field}.sample")
     score = optional(entries["score"], lambda score: _score(score, f"{field}.score", len(sample.tokens)))
     failure = optional(entries["failure"], lambda cause: _name(cause, f"{field}.failure"))
@@ -128,7 +130,7 @@ def _trajectory(value: object, field: str) -> Trajectory:
 
 
 def _sample(value: object, field: str) -> Sample:
-    entries = mapping(value, field, _names(Sample))
+    entries = mapping(value, field, _NAMES[Sample])
     tokens = _tokens(entries["tokens"], f"{field}.tokens", TOKENS_PER_SAMPLE)
     length = len(tokens)
     logprobs = array(entries["logprobs"], f"{field}.logprobs", np.float32, (length, length))
@@ -148,7 +150,7 @@ def _sample(value: object, field: str) -> Sample:
 
 
 def _score(value: object, field: str, length: int) -> Score:
-    entries = mapping(value, field, _names(Score))
+    entries = mapping(value, field, _NAMES[Score])
     return Score(
         answer=optional(entries["answer"], lambda answer: text(answer, f"{field}.answer", TEXT_CHARACTERS)),
         confidence=optional(entries["confidence"], lambda share: real(share, f"{field}.confidence", 0, 1)),
@@ -202,10 +204,6 @@ def _name(value: object, field: str) -> str:
     return text(value, field, NAME_CHARACTERS)
 
 
-def _names(kind: type[Group | Sample | Score | Trajectory]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
 def _plain(record: Group | Sample | Score | Trajectory) -> dict[str, object]:
     """The record's fields as they are; what msgpack has no type for is put over it by the caller."""
-    return {name: getattr(record, name) for name in _names(type(record))}
+    return {name: getattr(record, name) for name in _NAMES[type(record)]}

@@ -58,11 +58,12 @@ def mapping(value: object, field: str, keys: Iterable[str]) -> dict[str, Any]:
     """A map that has exactly these keys."""
     entries = _of_type(value, field, dict)
     expected = set(keys)
+    if entries.keys() == expected:
+        return entries
     if missing := sorted(expected - entries.keys()):
         raise CodecError(f"{field}: the keys {missing} are missing")
-    if unknown := sorted(map(repr, entries.keys() - expected)):
-        raise CodecError(f"{field}: the keys [{', '.join(unknown)[:80]}] are unknown")
-    return entries
+    unknown = sorted(map(repr, entries.keys() - expected))
+    raise CodecError(f"{field}: the keys [{', '.join(unknown)[:80]}] are unknown")
 
 
 def numbers(value: object, field: str, at_most: int, name_characters: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,7 @@ def test_every_group_is_counted_once_and_the_state_survives_json(moves: list[str
     for one in (ledger, again):
         assert one.trained_count == step
         assert one.trained_count + len(one.outstanding()) + len(one.drops()) == one.next_id
+        assert one.drop_counts() == Counter(drop.reason for drop in one.drops().values())
 
 
 def valid_state() -> LedgerState:

@@ -214,16 +214,15 @@ def test_a_replacement_holds_the_newest_weights_before_its_first_visit(fake: Fak
     assert fake.actors[1].held == [1, 2]
 
 
-def test_an_update_as_a_replacement_comes_to_life_reaches_it(fake: FakeCluster) -> None:
+@pytest.mark.parametrize("seconds", [22.5, 23.0, 23.5])  # it has started at 22 s and holds version 1 at 23 s
+def test_an_update_as_a_replacement_comes_to_life_reaches_it(fake: FakeCluster, seconds: float) -> None:
     async def job() -> None:
         pool = await started(1)
         await pool.load(Update(1))  # type: ignore[arg-type]
         fake.actors[0].fail["generate"] = EngineDied("gone")
         generating = asyncio.create_task(pool.generate(visit(0), SAMPLING))
-        await asyncio.sleep(0.5)
-        async with pool._supervisor._changed:  # whoever comes to life must wait for this lock to say so
-            await asyncio.sleep(13)
-            await pool.load(Update(2))  # type: ignore[arg-type]
+        await asyncio.sleep(seconds - asyncio.get_running_loop().time())
+        await pool.load(Update(2))  # type: ignore[arg-type]
         await generating
 
     virtual_time.run(job())

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rollout.engine import Engine, EngineError, EngineOutput, SamplingSettings
+from rollout.engine import Engine, EngineDied, EngineError, EngineOutput, SamplingSettings
 from rollout.prompts import Message, Prompt
-from rollout.simulated import END_TOKEN, SimulatedEngine, Simulation, checksum_of
+from rollout.simulated import END_TOKEN, SimulatedEngine, Simulation, checksum_of, spread_for
 from rollout.trajectory import FinishReason, VersionSpan
 from tests.unit import virtual_time
 
@@ -67,7 +68,7 @@ def test_an_update_in_flight_splits_the_versions_and_keeps_the_tokens() -> None:
 
 
 def test_requests_pause_for_as_long_as_an_update_takes() -> None:
-    slow = Simulation(**{name: getattr(FIXED, name) for name in FIXED.__slots__} | {"seconds_per_update": 10.0})
+    slow = replace(FIXED, seconds_per_update=10.0)
 
     async def main() -> float:
         engine = SimulatedEngine(slow, seed=0)
@@ -102,6 +103,22 @@ def test_responses_depend_on_the_seeds_and_the_prompt_alone() -> None:
     assert np.array_equal(one[0].tokens, two[1].tokens)
 
 
+def test_responses_do_not_depend_on_what_the_engine_sampled_before() -> None:
+    names = [f"p{number}" for number in range(20)]
+
+    async def main() -> list[tuple[EngineOutput, EngineOutput]]:
+        busy = SimulatedEngine(FIXED, seed=5)
+        fresh = [SimulatedEngine(FIXED, seed=5) for _ in names]
+        return [
+            (await busy.generate(prompt(name), LIMIT), await engine.generate(prompt(name), LIMIT))
+            for name, engine in zip(names, fresh, strict=True)
+        ]
+
+    for after, alone in virtual_time.run(main()):
+        assert np.array_equal(after.tokens, alone.tokens)
+        assert np.array_equal(after.logprobs, alone.logprobs)
+
+
 def test_lengths_have_a_long_tail() -> None:
     engine = SimulatedEngine(Simulation(median_tokens=64, length_spread=0.8), seed=0)
     sampling = SamplingSettings(temperature=1.0, response_tokens=10_000)
@@ -110,6 +127,33 @@ def test_lengths_have_a_long_tail() -> None:
 
     assert np.median(lengths) == pytest.approx(64, rel=0.2)
     assert np.quantile(lengths, 0.99) > 4 * np.median(lengths)
+
+
+def test_a_tail_may_be_asked_for_by_its_99th_percentile() -> None:
+    engine = SimulatedEngine(Simulation(median_tokens=20, length_spread=spread_for(20)), seed=0)
+
+    lengths = [len(output.tokens) for output in generate_many(engine, 4000, SamplingSettings(1.0, 100_000))]
+
+    assert np.quantile(lengths, 0.99) / np.median(lengths) == pytest.approx(20, rel=0.2)
+
+
+def test_sequences_beyond_what_an_engine_takes_at_once_wait_their_turn() -> None:
+    async def main() -> float:
+        engine = SimulatedEngine(replace(FIXED, sequences_at_once=2), seed=0)
+        await asyncio.gather(*(engine.generate(prompt(), LIMIT) for _ in range(5)))
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(main()) == pytest.approx(3 * 4.0)  # 64 tokens take 4 s
+
+
+def test_an_engine_that_dies_takes_its_requests_with_it_and_those_to_come() -> None:
+    async def main() -> list[EngineOutput | BaseException]:
+        engine = SimulatedEngine(replace(FIXED, death_probability=0.5), seed=0)
+        first = await asyncio.gather(*(engine.generate(prompt(), LIMIT) for _ in range(8)), return_exceptions=True)
+        later = await asyncio.gather(engine.generate(prompt(), LIMIT), return_exceptions=True)
+        return [*first, *later]
+
+    assert [type(result) for result in virtual_time.run(main())] == [EngineDied] * 9
 
 
 def test_requests_fail_as_often_as_they_should() -> None:

@@ -313,6 +313,7 @@ def test_a_worker_that_dies_in_an_update_comes_back_with_the_newest_weights_and_
         await pool.load(updates[1])
         while len(actors) < 3 or not actors[2].loaded:
             await pool.generate(visit(), SamplingSettings(1.0, 8))
+            await asyncio.sleep(0.01)  # these fakes answer at once: nothing else would come to its turn
         await pool.generate(visit(), SamplingSettings(1.0, 8))
         await pool.load(updates[2])
         await pool.generate(visit(), SamplingSettings(1.0, 8))
