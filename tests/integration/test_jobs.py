@@ -162,6 +162,23 @@ def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas(
     assert moved == {name for name in before if "language_model" in name and name.endswith("q_proj.weight")}
 
 
+def test_a_batch_in_two_optimizer_steps_is_one_weight_version(
+    finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe, start = _reinforced(
+        finished, tmp_path_factory, "rl.steps=2", "rl.minibatches=2", "rl.correction=decoupled_ppo"
+    )
+    lines = _log(recipe, 3)
+    trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(start)
+
+    assert [line["step"] for line in lines] == [1, 2]
+    assert _last_state(recipe)["version"] == 2
+    # The second half of a batch meets weights that its first half has moved; the parity is the first half's alone.
+    assert lines[0]["mismatch"] > 2 * lines[0]["parity"]
+    assert lines[0]["parity"] < 1e-3
+    assert any(not np.array_equal(before[name], trained[name]) for name in before)
+
+
 def test_a_second_run_does_nothing_again_and_ends_in_the_same_table(finished: tuple[Recipe, str]) -> None:
     recipe, table = finished
     marks = {path: path.stat().st_mtime_ns for path in RunFolder.of(recipe).path.rglob("*.safetensors")}

@@ -65,7 +65,7 @@ def test_a_dummy_weighs_nothing_and_is_the_same_forward_pass() -> None:
 
     dummy = batch.as_dummy()
 
-    assert dummy.weights.sum() == 0 < batch.weights.sum()
+    assert dummy.weights.sum() == dummy.divisor == 0 < batch.weights.sum() == batch.divisor
     assert torch.equal(dummy.input_ids, batch.input_ids)
 
 
