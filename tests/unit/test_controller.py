@@ -21,6 +21,7 @@ from cluster.run_log import Column, RunLog
 from cluster.visits import Visits
 from configs.load import load_recipe
 from configs.schema import Recipe, Reference, RewardWeights, StaleGroups
+from learner.meters import TokenMeters
 from learner.rl import RlReport
 from rollout.engine import EngineError
 from rollout.prompts import Message, Prompt
@@ -32,6 +33,9 @@ PROMPTS = [
     Prompt(f"p{i}", "emoji", (Message("user", "?"),), candidates=("a", "b"), label="a", counts={"a": 3, "b": 1})
     for i in range(7)
 ]
+
+
+METERS = TokenMeters(0.0, 0.0, 1.0, 0.0, 0.0)
 
 
 @dataclass
@@ -116,7 +120,7 @@ class FakeLearners:
         assert {version for _, _, version in arguments} == {len(self.trained) + self.resumed_at}
         self.dealt.append([minibatches for minibatches, _, _ in arguments])
         self.trained.append(sorted(chain(*chain(*self.dealt[-1]))))
-        return [RlReport(0.0, 0.1, 1e-4, None, None, None, None, 10, 1.0)] * self.size
+        return [RlReport(0.0, 0.1, 1e-4, METERS, None, None, None, 10, 1.0)] * self.size
 
     async def call(self, method: str, *arguments: Any) -> list[Any]:
         if method == "publish":

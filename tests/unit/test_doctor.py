@@ -189,5 +189,7 @@ def _names(node: ast.stmt) -> Iterator[str]:
     match node:
         case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
             yield name
+        case ast.ImportFrom(names=names):  # and handed on
+            yield from (alias.asname or alias.name for alias in names)
         case ast.Assign(targets=targets):
             yield from (target.id for target in targets if isinstance(target, ast.Name))
