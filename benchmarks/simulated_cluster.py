@@ -159,7 +159,7 @@ async def simulated_pool(
     """A pool of a fleet, spread over the hosts; its engines end with the context."""
     ray.get([host.prepare.remote(model_dir, recipe, fleet) for host in hosts])
     pool = SimulatedPool(hosts, model_dir, fleet.engines, recipe.seed, recipe.rl.seconds_per_wait)
-    await pool._supervisor.start()
+    await pool.bring_up()
     try:
         yield pool
     finally:

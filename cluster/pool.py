@@ -14,7 +14,7 @@ from cluster.waiting import within
 from cluster.weight_update import WeightUpdate, WrongWeights
 from configs.schema import Engine
 from rollout.chat import ImageLimits
-from rollout.engine import SamplingSettings
+from rollout.engine import EngineError, SamplingSettings
 from rollout.worker import Visit
 
 logger = logging.getLogger(__name__)
@@ -41,12 +41,16 @@ class RolloutPool:
     ) -> Self:
         """Start all workers, at once."""
         pool = cls(model_dir, settings, limits, seed, seconds_per_wait)
-        try:
-            await pool._supervisor.start()
-        except BaseException:
-            await pool.close()
-            raise
+        await pool.bring_up()
         return pool
+
+    async def bring_up(self) -> None:
+        """Start all workers; where one cannot be started, none is left."""
+        try:
+            await self._supervisor.start()
+        except BaseException:
+            await self.close()
+            raise
 
     @property
     def size(self) -> int:
@@ -90,6 +94,14 @@ class RolloutPool:
         self._latest = update
         await self._supervisor.each(lambda worker: self._hand_over(worker, update))
 
+    def now_hold(self, model_dir: str) -> None:
+        """The weights that were loaded last lie in `model_dir` as well: replacements start from there.
+
+        The learner that published them may end then, and with it the references to them.
+        """
+        self._model_dir = model_dir
+        self._latest = None
+
     async def close(self) -> None:
         """End the workers' processes."""
         await self._supervisor.close(self._seconds, "rl.seconds_per_wait")
@@ -116,11 +128,14 @@ class RolloutPool:
         ray.kill(actor)
 
     async def _ready(self, worker: Worker) -> None:
+        model_dir = self._model_dir
         seed = self._seed + 1 + worker.index  # else workers would sample the same
-        started = worker.actor.start.remote(self._model_dir, self._settings, self._limits, seed)
+        started = worker.actor.start.remote(model_dir, self._settings, self._limits, seed)
         seconds = await within(started, self._seconds, f"{worker.name} to start")
         logger.info("%s started in %.1f s", worker.name, seconds)
         loaded = None
         while (update := self._latest) is not loaded and update is not None:  # a newer one may come meanwhile
             await self._hand_over(worker, update)
             loaded = update
+        if model_dir != self._model_dir:
+            raise EngineError(f"{worker.name} was to start from {self._model_dir} meanwhile")

@@ -46,6 +46,8 @@ class RolloutWorkers:
 
     def now_hold(self, model_dir: str) -> None:
         """The workers' weights were changed to those of another directory."""
+        if self._pool is not None:
+            self._pool.now_hold(model_dir)
         self._held = model_dir
 
     async def close(self) -> None:

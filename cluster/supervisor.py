@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from cluster.waiting import WaitedTooLong, together, within
 from rollout.engine import EngineDied, EngineError
@@ -187,7 +187,7 @@ class Supervisor:
             worker.starts += 1
             try:
                 await self._ready(worker)
-            except (RayActorError, EngineError, WaitedTooLong) as error:
+            except (*_LOST, EngineError, ObjectLostError) as error:  # lost: weights whose publisher has ended
                 logger.warning("%s did not start: %s", worker.name, error)
                 self._kill(worker.actor)
                 cause = error

@@ -64,7 +64,7 @@ def cispo(
 ) -> TokenLosses:
     """Policy gradient with a clipped importance weight per token [N].
 
-    The gradient is -clip(ratio, low, high) * advantage * grad log p (CISPO, arXiv 2506.13585, eq. 4 and 5): unlike in
+    The gradient is -clip(ratio, low, high) * advantage * grad log p (CISPO, arXiv 2506.13585): unlike in
     PPO's clip every token keeps one.
     """
     ratio = _ratio(logprobs.detach(), behaviour_logprobs)
@@ -82,9 +82,9 @@ def gspo(
 ) -> TokenLosses:
     """PPO's clip with one ratio for all tokens of a response, per token [N].
 
-    The ratio is the geometric mean of the tokens' (GSPO, arXiv 2507.18071, eq. 7), all of the response's sampled tokens
+    The ratio is the geometric mean of the tokens' (GSPO, arXiv 2507.18071), all of the response's sampled tokens
     counted alike. Advantages may differ within a response, as credit given apart has them: so this is its
-    token-level form (eq. 13 and 14), in which each token's log p carries the gradient of the ratio. For the paper's
+    token-level form (GSPO-token), in which each token's log p carries the gradient of the ratio. For the paper's
     objective (eq. 5) take the mean over responses, not over tokens.
 
     `sequence` [N] numbers the response that each token is of, from 0; a response is never split over micro-batches.
@@ -106,7 +106,7 @@ def decoupled_ppo(
 ) -> TokenLosses:
     """PPO's clip around a proximal policy, weighted by that policy's ratio to the engine's, per token [N].
 
-    The decoupled objective of AReaL (arXiv 2505.24298, eq. 5; first in arXiv 2110.00641): the step is kept close to
+    The decoupled objective of AReaL (arXiv 2505.24298; first in arXiv 2110.00641): the step is kept close to
     recent weights instead of to the stale ones that sampled. The weight p_proximal / p_engine is constant and capped.
     """
     weight = _ratio(proximal_logprobs, behaviour_logprobs)

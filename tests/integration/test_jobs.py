@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cluster.checkpoints import CheckpointFolder
@@ -28,17 +26,6 @@ TINY = Path(__file__).parent / "tiny.yaml"
 
 # The first test to ask for it runs the whole pipeline; on a busy machine its processes take minutes to start.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    from cluster.stages import connect
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
-        connect()
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +117,10 @@ def test_without_lag_it_is_a_plain_synchronous_loop(
     assert max(plain.differences) < 1e-3  # each step's responses are of the loop's own policy at that step
     assert [line["loss"] for line in _log(recipe, 3)] == pytest.approx(plain.losses, rel=1e-3, abs=1e-6)
     trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(start)
-    # Over all weights: where a gradient is all but 0, Adam makes a whole step of the rounding error it has.
-    apart = sum(float(((trained[name] - weights.numpy()) ** 2).sum()) for name, weights in plain.weights.items())
-    moved = sum(float(((trained[name] - before[name]) ** 2).sum()) for name in plain.weights)
-    assert apart < 0.01**2 * moved
+    for name, weights in plain.weights.items():
+        # By norm: where a weight's gradient is all but 0, Adam makes a whole step of the rounding error it has.
+        moved = np.linalg.norm(trained[name] - before[name])
+        assert np.linalg.norm(trained[name] - weights.numpy()) <= 0.01 * moved, name
 
 
 def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 
 from cluster.records import GroupRecord
 from cluster.rewarding import RewardService
-from cluster.stages import connect
 from configs.load import load_recipe
 from configs.schema import Recipe
 from rollout.codec import encode_group
@@ -26,15 +24,6 @@ DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 GROUPS = 12
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
-        connect()
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 import ray
 
 from cluster.delta_sender import DeltaSender
 from cluster.receiver import Receiver
-from cluster.stages import connect
 from cluster.weight_update import WeightUpdate
 from rollout.checksum import checksum
 from rollout.simulated import SimulatedEngine, Simulation
 from tests.unit.test_weight_transfer import published, stepped, weights
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
-        connect()
-        yield
-        ray.shutdown()
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_ray")]
 
 
 @ray.remote(num_cpus=0)

@@ -47,11 +47,13 @@ class FakeActor:
     wrong: int = 0  # times that it finds other weights
     killed: bool = False
     groups: list[int] = field(default_factory=list)
+    started_from: str = ""
 
     def __getattr__(self, name: str) -> Any:
         return _Method(getattr(self, f"_{name}"))
 
-    async def _start(self, *_: object) -> float:
+    async def _start(self, model_dir: str, *_: object) -> float:
+        self.started_from = model_dir
         await asyncio.sleep(self.cluster.seconds_to_start)
         self._raise("start")
         return self.cluster.seconds_to_start
@@ -228,6 +230,25 @@ def test_an_update_as_a_replacement_comes_to_life_reaches_it(fake: FakeCluster, 
     virtual_time.run(job())
 
     assert fake.actors[1].held == [1, 2]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0])  # before the worker dies, and while its successor starts
+def test_a_replacement_starts_from_the_folder_that_the_weights_are_in_by_then(
+    fake: FakeCluster, seconds: float
+) -> None:
+    async def job() -> None:
+        pool = await started(1)
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        fake.actors[0].fail["generate"] = EngineDied("gone")
+        generating = asyncio.create_task(pool.generate(visit(0), SAMPLING))
+        await asyncio.sleep(seconds)
+        pool.now_hold("trained")
+        await generating
+
+    virtual_time.run(job())
+
+    assert (fake.actors[-1].started_from, fake.actors[-1].held) == ("trained", [])
+    assert fake.actors[-1].groups == [0]
 
 
 def test_a_worker_that_dies_in_an_update_does_not_hold_up_the_others(fake: FakeCluster) -> None:
