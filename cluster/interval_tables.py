@@ -8,11 +8,13 @@ from rewards.outcomes import Outcomes
 
 _NAMES = {
     "accuracy": "accuracy",
+    "majority_accuracy": "maj. acc.",
     "mean_confidence": "mean c",
     "ece": "ECE",
     "brier": "Brier",
     "excess_brier": "excess",
     "auroc": "AUROC",
+    "majority_auroc": "maj. AUROC",
     "aurc": "AURC",
 }
 

@@ -16,8 +16,9 @@ UNDEFINED = "-"
 WIDE_ENOUGH = 1000  # characters; a table in a job's output must not be folded to some terminal's width
 
 LEGEND = f"""\
-best acc.: accuracy of the majority's answers; best Brier: the least for the answers given; excess: what is
-above it, mean (confidence - annotators' share)^2. ECE in points, ± what a perfectly calibrated model shows;
+best acc.: accuracy of the majority's answers; maj. acc.: share of the answers that are the majority's, and maj. AUROC
+that of the confidence for being one; best Brier: the least for the answers given; excess: what is above it, mean
+(confidence - annotators' share)^2. ECE in points, ± what a perfectly calibrated model shows;
 debiased: root mean square over bins of equal mass, less what is chance; smooth: without bins.
 Brier = reliability - resolution + uncertainty. Log loss in nats, clipped at {LOG_LOSS_CLIP:g}. AURC: mean share of
 wrong answers among the most confident, and its excess over the best order; at 10%: the share of the answers that
@@ -70,6 +71,7 @@ def _count(value: int | None) -> str:
 _COLUMNS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
     ("accuracy", lambda found: _fraction(found.accuracy)),
     ("best acc.", lambda found: _fraction(found.best_accuracy)),
+    ("maj. acc.", lambda found: _fraction(found.majority_accuracy)),
     ("bal. acc.", lambda found: _fraction(found.balanced_accuracy)),
     ("F1", lambda found: _fraction(found.weighted_f1)),
     ("ECE", _ece),
@@ -83,6 +85,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
     ("resol.", lambda found: _fraction(found.resolution)),
     ("log loss", lambda found: _fraction(found.log_loss)),
     ("AUROC", lambda found: _fraction(found.auroc)),
+    ("maj. AUROC", lambda found: _fraction(found.majority_auroc)),
     ("AURC", lambda found: _fraction(found.aurc)),
     ("exc. AURC", lambda found: _fraction(found.excess_aurc)),
     ("at 10%", lambda found: _fraction(found.coverage_at_risk_10)),

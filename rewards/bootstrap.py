@@ -129,15 +129,21 @@ def _estimates(
         totals = np.bincount(prompt[among], values[among], len(prompts))
         return _ratio(drawn @ totals, drawn @ np.bincount(prompt[among], minlength=len(prompts)))
 
-    ranked = _by_confidence(confidence[confident], correct[confident], prompt[confident], drawn, bins)
+    def ranked(right: NDArray[np.bool_], among: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return _by_confidence(confidence[among], right[among], prompt[among], drawn, bins)
+
+    counted, majority = outcomes.counted, outcomes.majority
+    ece, auroc, risk = ranked(correct, confident)
     return {
         "accuracy": mean(correct, np.ones_like(confident)),
+        "majority_accuracy": mean(majority, counted),
         "mean_confidence": mean(confidence, confident),
-        "ece": ranked[0],
+        "ece": ece,
         "brier": mean((confidence - correct) ** 2, confident),
-        "excess_brier": mean((confidence - outcomes.share) ** 2, confident & outcomes.counted),
-        "auroc": ranked[1],
-        "aurc": ranked[2],
+        "excess_brier": mean((confidence - outcomes.share) ** 2, confident & counted),
+        "auroc": auroc,
+        "majority_auroc": ranked(majority, confident & counted)[1],
+        "aurc": risk,
     }
 
 

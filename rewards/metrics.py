@@ -77,6 +77,8 @@ class Metrics:
 
     best_accuracy: float | None = None  # expected, had each answer been the majority's
     accuracy_expected: float | None = None  # over fresh annotators: mean share
+    majority_accuracy: float | None = None  # share of the answers that are the majority's, or one of those that tie
+    majority_auroc: float | None = None  # of confidence for that
     majority_brier: float | None = None  # least expected Brier, had each answer been the majority's
     best_brier: float | None = None  # least expected Brier for the answers given
     excess_brier: float | None = None  # mean (confidence - share)^2
@@ -147,7 +149,7 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
         constant_brier=base_rate * (1 - base_rate),
         log_loss=float(log_loss(correct, clipped, labels=[False, True])),
         log_loss_clip=LOG_LOSS_CLIP,
-        auroc=float(roc_auc_score(correct, confidence)) if 0 < base_rate < 1 else None,
+        auroc=_auroc(correct, confidence),
         aurc=float(aurc(counts)),
         excess_aurc=float(excess_aurc(counts)),
         coverage_at_risk_5=float(coverage_at_risk(counts, 0.05)),
@@ -181,6 +183,7 @@ def _with_annotators(found: Metrics, outcomes: Outcomes) -> Metrics:
         found,
         best_accuracy=float(best.mean()),
         accuracy_expected=float(counted.share.mean()),
+        majority_accuracy=float(counted.majority.mean()),
         majority_brier=float((best * (1 - best)).mean()),
     )
     readable = counted.where(counted.confident)
@@ -193,7 +196,13 @@ def _with_annotators(found: Metrics, outcomes: Outcomes) -> Metrics:
         excess_brier=float(((confidence - share) ** 2).mean()),
         brier_expected=float((share * (1 - confidence) ** 2 + (1 - share) * confidence**2).mean()),
         confidence_share_rank_correlation=_rank_correlation(confidence, share),
+        majority_auroc=_auroc(readable.majority, confidence),
     )
+
+
+def _auroc(right: NDArray[np.bool_], confidence: NDArray[np.float64]) -> float | None:
+    """Of confidence [n] for being right [n]; None where all are, or none is."""
+    return float(roc_auc_score(right, confidence)) if 0 < right.mean() < 1 else None
 
 
 def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

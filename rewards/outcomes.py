@@ -73,6 +73,12 @@ class Outcomes:
         """[n] whether the annotators' votes are known."""
         return ~np.isnan(self.share) & ~np.isnan(self.best_share)
 
+    @property
+    def majority(self) -> NDArray[np.bool_]:
+        """[n] whether no candidate has more of the annotators' votes than the answer; False: not, or unknown."""
+        most: NDArray[np.bool_] = self.share >= self.best_share  # exact: quotients of whole numbers
+        return most
+
     def where(self, mask: NDArray[np.bool_]) -> Outcomes:
         """The outcomes at which mask [n] is true, in order."""
         kept = np.flatnonzero(mask)

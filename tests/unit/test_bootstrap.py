@@ -11,7 +11,18 @@ from rewards.bootstrap import Difference, compare, intervals
 from rewards.metrics import metrics
 from rewards.outcomes import Outcomes
 
-NAMES = ["accuracy", "mean_confidence", "ece", "brier", "excess_brier", "auroc", "aurc"]
+OF_COUNTS = {"majority_accuracy", "excess_brier", "majority_auroc"}
+NAMES = [
+    "accuracy",
+    "majority_accuracy",
+    "mean_confidence",
+    "ece",
+    "brier",
+    "excess_brier",
+    "auroc",
+    "majority_auroc",
+    "aurc",
+]
 
 
 def simulated(prompts: int = 12, each: int = 3, seed: int = 0, digits: int = 1) -> Outcomes:
@@ -96,8 +107,8 @@ def test_what_is_undefined_has_no_interval_and_costs_no_other_its_own() -> None:
     unstated = replace(held, confidence=np.full(len(held), np.nan))
     uncounted = replace(held, share=np.full(len(held), np.nan))
 
-    assert list(intervals(unstated, 10)) == ["accuracy"]
-    assert list(intervals(uncounted, 10)) == [name for name in NAMES if name != "excess_brier"]
+    assert list(intervals(unstated, 10)) == ["accuracy", "majority_accuracy"]
+    assert list(intervals(uncounted, 10)) == [name for name in NAMES if name not in OF_COUNTS]
 
 
 def test_resamples_in_which_a_metric_is_undefined_are_left_out_of_its_interval() -> None:
@@ -176,4 +187,7 @@ def test_runs_over_different_prompts_are_refused(change: dict[str, str]) -> None
 def test_what_is_undefined_for_one_of_them_is_not_compared() -> None:
     held = simulated()
 
-    assert list(compare(held, replace(held, confidence=np.full(len(held), np.nan)), 10)) == ["accuracy"]
+    assert list(compare(held, replace(held, confidence=np.full(len(held), np.nan)), 10)) == [
+        "accuracy",
+        "majority_accuracy",
+    ]

@@ -323,6 +323,7 @@ FULL = Metrics(
     n_counted=2000,
     accuracy=0.111,
     best_accuracy=0.222,
+    majority_accuracy=0.262,
     balanced_accuracy=0.333,
     weighted_f1=0.444,
     ece=0.0555,
@@ -340,6 +341,7 @@ FULL = Metrics(
     excess_brier=0.101,
     log_loss=4.605,
     auroc=0.121,
+    majority_auroc=0.272,
     malformed=0.131,
     mean_confidence=0.141,
     distinct_confidences=15,
@@ -352,8 +354,8 @@ LAST_OF_HEADERS = ("accuracy", "best acc.", "ECE mass", "best Brier", "AUROC", "
 def test_each_number_stands_in_the_column_of_its_name() -> None:
     row = metrics_table([("stage3", FULL)]).splitlines()[2]
 
-    shown = "0.111 0.222 0.333 0.444 5.5 ±0.7 77.7 1.7 1.8 0.888 0.999 0.101 0.191 0.212 4.605 0.121 0.232 0.242 0.252 "
-    shown += "0.131 0.141 15 -0.161 2000"
+    shown = "0.111 0.222 0.262 0.333 0.444 5.5 ±0.7 77.7 1.7 1.8 0.888 0.999 0.101 0.191 0.212 4.605 0.121 0.272 0.232 "
+    shown += "0.242 0.252 0.131 0.141 15 -0.161 2000"
     assert row.split() == ["stage3", *shown.split()]
 
 

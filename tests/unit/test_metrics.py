@@ -356,6 +356,28 @@ def test_what_annotators_allow_equals_its_value_by_hand() -> None:
     assert found.confidence_share_rank_correlation == pytest.approx(1.0)
 
 
+def test_answers_and_confidences_are_held_against_the_majority() -> None:
+    found = metrics(
+        held(
+            ["a", "b", "b", None, "a"],
+            ["b", "b", "b", "b", "b"],  # the annotators drawn say nothing of it
+            confidence=[0.9, 0.9, 0.1, math.nan, 0.5],
+            share=[0.7, 0.3, 0.1, 0.0, 0.5],
+            best_share=[0.7, 0.7, 0.9, 0.7, 0.5],
+        )
+    )
+
+    assert found.majority_accuracy == pytest.approx(2 / 5)  # a tie counts, a malformed response does not
+    assert found.majority_auroc == pytest.approx((0.5 + 1 + 0 + 1) / 4)  # pairs of a 0.9 and a 0.5 with a 0.9 and a 0.1
+
+
+def test_confidences_tell_no_majority_from_others_where_all_answers_are_alike() -> None:
+    found = metrics(held(["a", "b"], ["a", "a"], [0.9, 0.5], share=[0.7, 0.6], best_share=[0.7, 0.6]))
+
+    assert found.majority_accuracy == 1
+    assert found.majority_auroc is None
+
+
 def test_outcomes_without_votes_are_left_out_of_what_votes_say() -> None:
     found = metrics(held(["a", "a"], ["a", "a"], [0.5, 0.9], share=[math.nan, 0.7], best_share=[math.nan, 0.7]))
 
@@ -369,6 +391,7 @@ def test_without_votes_what_they_say_is_undefined() -> None:
 
     assert found.n_counted == 0
     assert found.best_accuracy is found.accuracy_expected is found.majority_brier is None
+    assert found.majority_accuracy is found.majority_auroc is None
     assert found.best_brier is found.excess_brier is found.brier_expected is None
     assert found.confidence_share_rank_correlation is None
 

@@ -317,8 +317,8 @@ def test_the_table_is_aligned_and_shows_what_is_undefined_as_a_dash() -> None:
 
     header, _, first, second, *_ = metrics_table([("stage 3 [seen]", full), ("stage 1", bare)]).splitlines()
 
-    assert first.split() == "stage 3 [seen] 0.500 - - - 4.1 ±2.5 - - - 0.200 - - - - - - - - - - - 12 - 2000".split()
-    assert second.split() == ["stage", "1", "1.000", *["-"] * 21, "7"]
+    assert first.split() == "stage 3 [seen] 0.500 - - - - 4.1 ±2.5 - - - 0.200 - - - - - - - - - - - - 12 - 2000".split()
+    assert second.split() == ["stage", "1", "1.000", *["-"] * 23, "7"]
     assert len(first) == len(second) == len(header)
     assert header.index("accuracy") + len("accuracy") == first.index("0.500") + len("0.500")
 
@@ -330,6 +330,7 @@ def test_columns_of_the_table_stand_in_their_order() -> None:
     assert names == [
         "accuracy",
         "best acc.",
+        "maj. acc.",
         "bal. acc.",
         "F1",
         "ECE",
@@ -343,6 +344,7 @@ def test_columns_of_the_table_stand_in_their_order() -> None:
         "resol.",
         "log loss",
         "AUROC",
+        "maj. AUROC",
         "AURC",
         "exc. AURC",
         "at 10%",
