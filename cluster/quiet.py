@@ -13,6 +13,9 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 
+# Said when DeepSpeed is imported, on every machine without a GPU, the driver's on a cluster that has some among them.
+logging.getLogger("DeepSpeed").addFilter(lambda said: not said.getMessage().startswith("Setting accelerator to CPU"))
+
 
 def quiet() -> None:
     """Silence what the environment cannot."""
@@ -21,3 +24,4 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"torch|deepspeed|transformers")
+    warnings.filterwarnings("ignore", "The given buffer is not writable")  # weights in the object store: only read
