@@ -1,4 +1,4 @@
-"""pip of the running Python's environment: its words go to a log, a few of them to the terminal."""
+"""pip of an environment: its words go to a log, a few of them to the terminal."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ class PipLike(Protocol):
 class Pip:
     """The real one."""
 
-    def __init__(self, log: Path) -> None:
-        """`log` takes all that pip says."""
+    def __init__(self, log: Path, python: str = sys.executable) -> None:
+        """`log` takes all that pip says; `python` is the environment's, by default the running one."""
         self._log = log
-        self._command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        self._python = python
+        self._command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
         self._environment = {**os.environ, "PIP_PROGRESS_BAR": "off"}
         log.write_text("")
 
@@ -52,7 +53,7 @@ class Pip:
         """Bring pip into an environment that was left half made. Raises InstallError."""
         if self.run("--version").succeeded:
             return
-        made = subprocess.run([sys.executable, "-m", "ensurepip"], capture_output=True, text=True, check=False)
+        made = subprocess.run([self._python, "-m", "ensurepip"], capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise InstallError(f"this Python has no pip and cannot make one ({made.stderr.strip()}): install it")
 

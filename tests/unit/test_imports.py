@@ -109,6 +109,12 @@ def test_the_rules_know_every_folder_with_code() -> None:
     assert set(OURS) <= folders
 
 
+def test_what_runs_in_trls_environment_imports_what_is_there_and_nothing_of_ours() -> None:
+    found = {name.split(".")[0] for _, name in imports(ROOT / "benchmarks" / "trl_side.py", ROOT)}
+
+    assert found - sys.stdlib_module_names == {"datasets", "torch", "transformers", "trl"}
+
+
 # --- the checker, on planted trees
 
 
