@@ -36,7 +36,16 @@ OVERRIDES: Mapping[str, object] = {
     # A step's rows fall into micro-batches of one size: 4 of 16 samples, or 2 of 4 groups.
     "learner.tokens_per_micro_batch": 16 * (PROMPT_TOKENS + RESPONSE_TOKENS),
     # GRPO's advantages of a reward for form and answer; the form is read from responses that go on behind it.
-    "rewards": json.dumps({"preset": "rlvr", "reading": "emocaliber", "divide_by_std": True}),
+    "rewards": json.dumps(
+        {
+            "preset": "rlvr",
+            "reading": "emocaliber",
+            "reference": "label",
+            "divide_by_std": True,
+            "confidence_gradient": "sampled",
+            "confidence_token_weight": 1,
+        }
+    ),
     "response.reasoning_elements": "[]",
 }
 

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from benchmarks.against_trl import Figure, figures
-from benchmarks.against_trl_sides import TRL, WARM_UP_STEPS, Turn, Way, turn_of
+from benchmarks.against_trl_setting import WORDS
+from benchmarks.against_trl_sides import OVERRIDES, TRL, WARM_UP_STEPS, Turn, Way, turn_of
 from benchmarks.trl_side import worth
 from configs.choices import Credit, Preset, Reading
+from configs.derive import problems
+from configs.load import load_recipe
 from configs.response import Response
 from configs.schema import Rewards
 from rewards.correctness import is_correct
 from rewards.mixing import combine
 from rewards.parts import PARTS, Truth, judge, score
+from rewards.safety import unsafe
 
 
 def test_a_side_is_compared_with_the_turn_that_trl_took_in_the_same_repeat() -> None:
@@ -40,6 +44,13 @@ def test_neither_the_warm_up_counts_nor_the_last_step_which_has_nothing_to_overl
     assert turn == Turn("ours", [2.0, 4.0], 30.0, 3.0)
     with pytest.raises(ValueError, match=r"has 5 steps, expected 6"):
         turn_of("ours", lines, 3)
+
+
+def test_the_recipe_it_runs_can_work() -> None:
+    recipe = load_recipe(WORDS, [f"{name}={value}" for name, value in OVERRIDES.items()])
+
+    assert problems(recipe) == []
+    assert unsafe(recipe.rewards) == []
 
 
 def test_a_way_is_read_as_it_is_written() -> None:
