@@ -139,7 +139,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="overrides of Caliber's settings, such as rl.max_policy_lag=0")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=3, help="steps of Caliber's in a turn (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="steps of Caliber's in a turn (default: %(default)s)")
     parser.add_argument("--trl-steps", type=int, default=1, help="steps of TRL's in a turn (default: %(default)s)")
     parser.add_argument(
         "--ways",

@@ -87,7 +87,7 @@ def caliber_turn(setting: Setting, side: str, *, shared: bool, steps: int, overr
 
     During the last step there is nothing left to sample, so one more is taken than counts.
     """
-    with tempfile.TemporaryDirectory(prefix="c-") as own:  # short: Ray's sockets lie below
+    with tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as own:  # short: Ray's sockets lie in it
         run = Path(own) / "run"
         (run / "stage2").mkdir(parents=True)
         (run / "stage2" / "model").symlink_to(setting.model.absolute())
