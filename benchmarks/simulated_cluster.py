@@ -22,7 +22,7 @@ from cluster.rollout_actor import RolloutWorker
 from cluster.supervisor import Worker
 from cluster.transport import WholeSender
 from cluster.weight_update import WeightUpdate
-from configs.schema import Engine, Recipe, RewardWeights
+from configs.schema import Engine, Lora, Recipe, RewardWeights
 from learner.rl import RlReport
 from rollout.chat import ImageLimits
 from rollout.checksum import checksum
@@ -61,7 +61,7 @@ class SimulatedWorker(RolloutWorker):
         self._tokenizer = tokenizer
         self._writer = writer
 
-    async def start(self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int) -> float:
+    async def start(self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int, _: Lora | None) -> float:
         """Take the engine's place; there is nothing to load."""
         self._engine = SimulatedEngine(self._simulation, seed, checksum=checksum, write=self._writer)  # type: ignore[assignment]
         return 0.0

@@ -34,6 +34,7 @@ def describe_recipe(recipe: Recipe) -> str:
     return "\n".join(
         [
             *_sizes(recipe, derived),
+            _transfer(recipe, derived),
             *_memory(recipe, derived, unknown),
             *_mix(recipe),
             *(f"PROBLEM  {p}" for p in [*problems(recipe), *_matcher_problems(recipe)]),
@@ -66,6 +67,16 @@ def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
     )
     yield f"rollout  {engine.workers} workers, {engine.precision}, tensor parallel {engine.tensor_parallel}"
     yield f"Ray      {derived.ray_cpus:g} CPUs and {derived.ray_gpus:g} GPUs for stage 3"
+
+
+def _transfer(recipe: Recipe, derived: Derived) -> str:
+    what = "whole weights"
+    if recipe.adapters_alone is not None:
+        what = "adapters alone"
+    elif recipe.transfer.deltas:
+        what = f"the values that changed, whole weights at least every {recipe.transfer.full_every} updates"
+    largest = "" if derived.memory is None else f", up to {derived.memory.update / 1e6:.1f} MB an update"
+    return f"transfer {what}{largest}, through Ray's object store"
 
 
 def _size(recipe: Recipe) -> tuple[ModelSize | None, str]:

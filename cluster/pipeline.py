@@ -99,7 +99,7 @@ async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: Rollo
 
 async def _reinforce(recipe: Recipe, run: RunFolder, workers: RolloutWorkers) -> None:
     start = str(run.stage(2).model)
-    await run_rl(recipe, start, await workers.holding(start))
+    await run_rl(recipe, start, await workers.holding(start, to_train=True))
     workers.now_hold(str(run.stage(3).model))
 
 

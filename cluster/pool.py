@@ -12,7 +12,7 @@ from cluster.rollout_actor import RolloutActor
 from cluster.supervisor import Supervisor, Worker
 from cluster.waiting import within
 from cluster.weight_update import WeightUpdate, WrongWeights
-from configs.schema import Engine
+from configs.schema import Engine, Lora
 from rollout.chat import ImageLimits
 from rollout.engine import EngineError, SamplingSettings
 from rollout.worker import Visit
@@ -24,8 +24,17 @@ class RolloutPool:
     """Rollout workers under supervision."""
 
     def __init__(
-        self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int, seconds_per_wait: float
+        self,
+        model_dir: str,
+        settings: Engine,
+        limits: ImageLimits,
+        seed: int,
+        seconds_per_wait: float,
+        *,
+        adapters: Lora | None = None,
     ) -> None:
+        """With `adapters`, which name their targets, updates hold them alone."""
+        self._adapters = adapters
         self._model_dir = model_dir
         self._settings = settings
         self._limits = limits
@@ -37,10 +46,17 @@ class RolloutPool:
 
     @classmethod
     async def start(
-        cls, model_dir: str, settings: Engine, limits: ImageLimits, seed: int, seconds_per_wait: float
+        cls,
+        model_dir: str,
+        settings: Engine,
+        limits: ImageLimits,
+        seed: int,
+        seconds_per_wait: float,
+        *,
+        adapters: Lora | None = None,
     ) -> Self:
         """Start all workers, at once."""
-        pool = cls(model_dir, settings, limits, seed, seconds_per_wait)
+        pool = cls(model_dir, settings, limits, seed, seconds_per_wait, adapters=adapters)
         await pool.bring_up()
         return pool
 
@@ -130,7 +146,7 @@ class RolloutPool:
     async def _ready(self, worker: Worker) -> None:
         model_dir = self._model_dir
         seed = self._seed + 1 + worker.index  # else workers would sample the same
-        started = worker.actor.start.remote(model_dir, self._settings, self._limits, seed)
+        started = worker.actor.start.remote(model_dir, self._settings, self._limits, seed, self._adapters)
         seconds = await within(started, self._seconds, f"{worker.name} to start")
         logger.info("%s started in %.1f s", worker.name, seconds)
         loaded = None

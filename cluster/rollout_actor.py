@@ -9,7 +9,7 @@ import ray
 from cluster.quiet import quiet
 from cluster.receiver import Receiver
 from cluster.weight_update import WeightUpdate
-from configs.schema import Engine
+from configs.schema import Engine, Lora
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.codec import encode_group
 from rollout.engine import SamplingSettings
@@ -24,14 +24,16 @@ class RolloutWorker:
         self._name = name
         self._receiver = Receiver()
 
-    async def start(self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int) -> float:
+    async def start(
+        self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int, adapters: Lora | None
+    ) -> float:
         """Start the engine with the model's own weights as version 0; returns the seconds it took."""
         from rollout.vllm_engine import (
             VllmEngine,  # here: vllm takes seconds to import, other actors do without
         )
 
         started = time.perf_counter()
-        self._engine = await VllmEngine.start(model_dir, settings, limits, seed=seed)
+        self._engine = await VllmEngine.start(model_dir, settings, limits, seed=seed, adapters=adapters)
         self._tokenizer = ChatFormat(model_dir, limits).tokenizer.backend_tokenizer
         return time.perf_counter() - started
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import ray
 
 from cluster.pool import RolloutPool
-from configs.schema import Recipe
+from configs.schema import Lora, Recipe
+from learner.architecture import with_targets
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
 from rollout.engine import SamplingSettings
@@ -25,27 +27,38 @@ class RolloutWorkers:
     """At most one pool, kept from one use to the next as long as it holds the weights that are asked for.
 
     Rollout workers take long to start: those that evaluate stage 1 go on to seed confidences, and those
-    that evaluate stage 2 to generate for stage 3.
+    that evaluate stage 2 to generate for stage 3. Workers that take adapters alone are for stage 3 only: they cost
+    more, and what it ends in is evaluated as it lies on disk, merged and rounded.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._pool: RolloutPool | None = None
         self._held = ""
+        self._adapters: Lora | None = None  # what the pool takes beside the weights
 
-    async def holding(self, model_dir: str) -> RolloutPool:
-        """Workers with the weights of a Hugging Face directory."""
-        if self._pool is None or self._held != model_dir:
+    async def holding(self, model_dir: str, *, to_train: bool = False) -> RolloutPool:
+        """Workers with the weights of a Hugging Face directory; `to_train`: that take up what stage 3 sends."""
+        adapters = self._recipe.adapters_alone if to_train else None
+        if self._pool is None or (self._held, self._adapters) != (model_dir, adapters):
             await self.close()
-            recipe = self._recipe
-            limits = ImageLimits.of(recipe.model, recipe.data)
-            seconds = recipe.rl.seconds_per_wait
-            self._pool = await RolloutPool.start(model_dir, recipe.engine, limits, recipe.seed, seconds)
-            self._held = model_dir
+            self._pool = await self._start(model_dir, adapters)
+            self._held, self._adapters = model_dir, adapters
         return self._pool
 
+    async def _start(self, model_dir: str, adapters: Lora | None) -> RolloutPool:
+        recipe = self._recipe
+        limits = ImageLimits.of(recipe.model, recipe.data)
+        if adapters is not None:
+            adapters = with_targets(adapters, Path(model_dir))
+        return await RolloutPool.start(
+            model_dir, recipe.engine, limits, recipe.seed, recipe.rl.seconds_per_wait, adapters=adapters
+        )
+
     def now_hold(self, model_dir: str) -> None:
-        """The workers' weights were changed to those of another directory."""
+        """The workers' weights were changed to those of another directory, which has no adapters beside them."""
+        if self._adapters is not None:
+            return  # merged they are rounded otherwise: whoever wants the directory's gets other workers
         if self._pool is not None:
             self._pool.now_hold(model_dir)
         self._held = model_dir

@@ -13,6 +13,7 @@ from configs.schema import (
     ConfidenceScale,
     Correctness,
     Credit,
+    Precision,
     Proximal,
     Reading,
     Recipe,
@@ -21,6 +22,8 @@ from configs.schema import (
     ScratchModel,
     SeedSource,
 )
+
+LARGEST_ADAPTER_RANK = 512  # of vLLM's engines
 
 __all__ = ["Derived", "Memory", "ModelSize", "derive", "parameter_count", "problems"]
 
@@ -75,6 +78,7 @@ def problems(recipe: Recipe) -> list[str]:
         _correction_problems,
         _length_problems,
         _device_problems,
+        _adapter_problems,
         _reward_problems,
         _service_problems,
         _data_problems,
@@ -166,11 +170,6 @@ def _length_problems(recipe: Recipe) -> Iterator[str]:
 
 def _device_problems(recipe: Recipe) -> Iterator[str]:
     learner, engine = recipe.learner, recipe.engine
-    if learner.lora is not None and recipe.model.scratch is not None:
-        yield (
-            "learner.lora: adapters leave the random weights of model.scratch as they are; set lora to null, or start "
-            "from model.path or model.gguf"
-        )
     if learner.gpus_per_rank > 1:
         yield f"learner.gpus_per_rank: got {learner.gpus_per_rank:g}, a rank uses one; raise learner.ranks"
     if engine.tensor_parallel > 1 and engine.gpus_per_worker != engine.tensor_parallel:
@@ -182,6 +181,34 @@ def _device_problems(recipe: Recipe) -> Iterator[str]:
         yield (
             f"engine.gpus_per_worker: got {engine.gpus_per_worker:g}, and an engine uses one; "
             "raise engine.tensor_parallel to split its weights, or engine.workers"
+        )
+
+
+def _adapter_problems(recipe: Recipe) -> Iterator[str]:
+    lora, engine, transfer = recipe.learner.lora, recipe.engine, recipe.transfer
+    if lora is not None and recipe.model.scratch is not None:
+        yield (
+            "learner.lora: adapters leave the random weights of model.scratch as they are; set lora to null, or start "
+            "from model.path or model.gguf"
+        )
+    if not transfer.adapters:
+        return
+    if lora is None:
+        yield "transfer.adapters: there are none without learner.lora; set it, or adapters to false"
+    elif lora.rank > LARGEST_ADAPTER_RANK:
+        yield (
+            f"transfer.adapters: vLLM takes ranks up to {LARGEST_ADAPTER_RANK}, and learner.lora.rank is {lora.rank}; "
+            "lower it, or set adapters to false to send them merged"
+        )
+    if transfer.deltas:
+        yield (
+            "transfer.deltas: with transfer.adapters little is sent, and at an adapter's learning rate nearly every "
+            "value of it changes in a step; set one of the two to false"
+        )
+    if engine.gpus_per_worker > 0 and engine.precision is Precision.FP32:
+        yield (
+            "transfer.adapters: vLLM's kernels for adapters on GPUs take no fp32; set engine.precision to bf16, or "
+            "adapters to false to send them merged"
         )
 
 

@@ -33,8 +33,9 @@ class Memory:
     rank_gradients: int
     rank_optimizer: int  # fp32 master weights and Adam's moments
     rank_reference: int  # the frozen model of the KL term; 0 without one
-    engine_weights: int
+    engine_weights: int  # adapters that travel alone included
     engine_kv_cache: int | None  # None on GPUs: what engine.memory_share leaves beside the weights
+    update: int  # that leave the learner at an update, at most
     transfer_copy: int  # of the weights in host memory, which a transfer by deltas keeps; 0 without them
 
     @property
@@ -49,14 +50,16 @@ def estimate_memory(recipe: Recipe, size: ModelSize) -> Memory:
     weight = _BYTES[learner.precision]
     on_cpu = engine.gpus_per_worker == 0
     beside = size.trained if learner.lora is not None else 0
+    beside_engine = beside if recipe.adapters_alone is not None else 0
     with_reference = recipe.rl.kl_weight > 0 and learner.lora is None  # else the model without its adapters serves
     return Memory(
         rank_weights=_share(size.parameters + beside, learner, from_stage=3) * weight,
         rank_gradients=_share(size.trained, learner, from_stage=2) * weight,
         rank_optimizer=_share(size.trained, learner, from_stage=1) * _optimizer_bytes(learner),
         rank_reference=size.parameters * weight if with_reference else 0,
-        engine_weights=_divided(size.parameters, engine.tensor_parallel) * _BYTES[engine.precision],
+        engine_weights=(_divided(size.parameters, engine.tensor_parallel) + beside_engine) * _BYTES[engine.precision],
         engine_kv_cache=round(engine.kv_cache_gib * GIB) if on_cpu else None,
+        update=(size.parameters if recipe.adapters_alone is None else size.trained) * weight,
         transfer_copy=size.parameters * weight if recipe.transfer.deltas else 0,
     )
 

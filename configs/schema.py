@@ -131,6 +131,11 @@ class Lora(Section):
     targets: tuple[str, ...] | None = None
     """Layers that get adapters, by the last part of their names (q_proj, down_proj); all if not set."""
 
+    @property
+    def alpha_taken(self) -> float:
+        """What `alpha` comes to."""
+        return self.rank if self.alpha is None else self.alpha
+
 
 class Learner(Section):
     """DeepSpeed ranks, each one Ray actor."""
@@ -200,6 +205,9 @@ class Transfer(Section):
     full_every: Annotated[int, Field(ge=2)] = 20
     """With deltas: updates from one whole copy in the object store to the next, at most. A worker that joins reads the
     copy and the deltas since."""
+    adapters: bool = False
+    """With learner.lora: send the adapters alone. Stage 3's engines hold them beside the model's own weights and compute
+    with both, as the learner does: nothing is rounded by merging, and every token costs the adapters' products too."""
 
 
 class Evaluation(Section):
@@ -253,3 +261,8 @@ class Recipe(Section):
     transfer: Transfer = Transfer()
     evaluation: Evaluation = Evaluation()
     wandb: Wandb = Wandb()
+
+    @property
+    def adapters_alone(self) -> Lora | None:
+        """The adapters that stage 3's engines get without the model they belong to; None where they get it whole."""
+        return self.learner.lora if self.transfer.adapters else None

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from configs.memory import ModelSize
 from configs.schema import Lora
 from learner.gguf_model import require_readers
-from learner.lora import add_adapters
+from learner.lora import adapted_layers, add_adapters
 
 
 def model_class(config: PretrainedConfig) -> type[AutoModelForCausalLM] | type[AutoModelForImageTextToText]:
@@ -23,15 +29,29 @@ def size_of(source: Path, lora: Lora | None) -> ModelSize:
 
     Raises OSError or ValueError where there is none, one that transformers does not know, or none for the adapters.
     """
+    model = _outline(source)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if lora is None:
+        return ModelSize(parameters, parameters)
+    with torch.device("meta"):
+        add_adapters(model, lora)
+    return ModelSize(parameters, sum(p.numel() for p in model.parameters() if p.requires_grad))
+
+
+def with_targets(lora: Lora, folder: Path) -> Lora:
+    """The same with the names of all layers that get adapters in the model of a Hugging Face directory."""
+    if lora.targets is not None:
+        return lora
+    names = adapted_layers(_outline(folder), lora)
+    return lora.model_copy(update={"targets": tuple(sorted({name.rpartition(".")[2] for name in names}))})
+
+
+def _outline(source: Path) -> PreTrainedModel:
+    """The model in a Hugging Face directory or a GGUF file without its weights, on the meta device."""
     if source.is_file():
         require_readers()
         config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name)
     else:
         config = AutoConfig.from_pretrained(source)
     with torch.device("meta"):
-        model = model_class(config).from_config(config)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        if lora is None:
-            return ModelSize(parameters, parameters)
-        add_adapters(model, lora)
-    return ModelSize(parameters, sum(p.numel() for p in model.parameters() if p.requires_grad))
+        return model_class(config).from_config(config)

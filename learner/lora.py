@@ -1,7 +1,7 @@
 """Low-rank adapters: a few trained parameters beside frozen weights (LoRA, Hu et al., arXiv 2106.09685).
 
-They sit on linear layers of the language model. What leaves the learner, to engines and to disk, is the model with
-its adapters merged: an ordinary one.
+They sit on linear layers of the language model. What leaves the learner for the disk is the model with its adapters
+merged: an ordinary one. Engines get the same, or with `transfer.adapters` the adapters alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from configs.schema import Lora
 
 _ADAPTER = "default"  # peft's name for the only one
 _BASE, _OWN = ".base_layer.", (".lora_A.", ".lora_B.")
+_SAVED = "base_model.model."  # what peft puts before every name in an adapter's file, where vLLM looks for it
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora) -> None:
@@ -28,17 +29,17 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> None:
     """
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
+        lora_alpha=lora.alpha_taken,
         lora_dropout=0.0,  # the engine samples without: dropout would train another policy than the one that is sampled
-        target_modules=_layers(model, lora),
+        target_modules=adapted_layers(model, lora),
     )
     inject_adapter_in_model(config, model, _ADAPTER)
     if model.is_gradient_checkpointing:
         model.enable_input_require_grads()  # else nothing that is recomputed would be reached by the gradient
 
 
-def _layers(model: PreTrainedModel, lora: Lora) -> list[str]:
-    """Full names of the layers to adapt."""
+def adapted_layers(model: PreTrainedModel, lora: Lora) -> list[str]:
+    """Full names of the layers that get an adapter. Raises ValueError for targets that are none."""
     inside = {id(module) for module in model.get_decoder().modules()}
     linear = [n for n, module in model.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in inside]
     kinds = sorted({name.rpartition(".")[2] for name in linear})
@@ -96,3 +97,10 @@ def mergeable_parameters(model: PreTrainedModel) -> Iterator[Mergeable]:
         adapted = modules[layer] if base and kind == "weight" else None
         assert adapted is None or isinstance(adapted, LoraLayer)
         yield Mergeable(name.replace(_BASE, "."), parameter, adapted)
+
+
+def adapter_parameters(model: PreTrainedModel) -> Iterator[Mergeable]:
+    """The adapters' own parameters, under the names that peft gives them on disk; nothing is merged into them."""
+    for name, parameter in model.named_parameters():
+        if any(own in name for own in _OWN):
+            yield Mergeable(_SAVED + name.replace(f".{_ADAPTER}.", "."), parameter)

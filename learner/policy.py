@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from configs.schema import Learner, Optimizer, Precision
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
-from learner.lora import Mergeable, add_adapters, mergeable_parameters, without_adapters
+from learner.lora import Mergeable, adapter_parameters, add_adapters, mergeable_parameters, without_adapters
 
 # (log-probabilities [N + E], micro-batch) -> the weighted sum of its losses.
 BatchLoss = Callable[[torch.Tensor, MicroBatch], torch.Tensor]
@@ -281,9 +281,16 @@ class Policy:
         Under ZeRO-3 every rank takes part in gathering each bucket, so every rank must exhaust the
         iterator. Tied weights come once, under their first name.
         """
+        return self._buckets(mergeable_parameters(self._model), bytes_per_bucket)
+
+    def adapter_buckets(self, bytes_per_bucket: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The same of the adapters alone, named as in peft's files."""
+        return self._buckets(adapter_parameters(self._model), bytes_per_bucket)
+
+    def _buckets(self, parameters: Iterable[Mergeable], bytes_per_bucket: int) -> Iterator[dict[str, torch.Tensor]]:
         bucket: list[Mergeable] = []
         size = 0
-        for found in mergeable_parameters(self._model):
+        for found in parameters:
             bucket.append(found)
             size += sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in found.parts)
             if size >= bytes_per_bucket:

@@ -159,5 +159,10 @@ class RlRank(LearnerRank):
         return summed if batch.tree is None else summed - batch.tree.expected(edges)
 
     def weight_buckets(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The weights, bucket by bucket, on rank 0; every rank must exhaust the iterator."""
+        """What engines get, bucket by bucket, on rank 0: the weights, or their adapters alone.
+
+        Every rank must exhaust the iterator.
+        """
+        if self._recipe.adapters_alone is not None:
+            return self._policy.adapter_buckets(BYTES_PER_BUCKET)
         return self._policy.weight_buckets(BYTES_PER_BUCKET)

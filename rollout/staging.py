@@ -17,8 +17,8 @@ _SPARE = 1.1  # room asked for beyond the tensors themselves
 
 
 @asynccontextmanager
-async def staged(tensors: Mapping[str, torch.Tensor]) -> AsyncIterator[Path]:
-    """Write `tensors`, which are on the CPU, to a file that lives as long as the context.
+async def staged(tensors: Mapping[str, torch.Tensor], name: str = "weights.safetensors") -> AsyncIterator[Path]:
+    """Write `tensors`, which are on the CPU, to a file that lives, in a folder of its own, as long as the context.
 
     The file is in shared memory where that has room (containers often give it 64 MB), else in the
     folder for temporary files. Whoever maps it keeps the mapped memory after the file is gone.
@@ -26,7 +26,7 @@ async def staged(tensors: Mapping[str, torch.Tensor]) -> AsyncIterator[Path]:
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     size = sum(tensor.nbytes for tensor in contiguous.values())
     with tempfile.TemporaryDirectory(prefix="caliber-weights-", dir=_folder(size)) as folder:
-        path = Path(folder) / "weights.safetensors"
+        path = Path(folder) / name
         await asyncio.to_thread(save_file, contiguous, path)
         yield path
 

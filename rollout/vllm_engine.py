@@ -2,11 +2,12 @@
 
 Weights change in flight: requests are frozen, not aborted, and go on under the new weights with the
 keys and values they have. A request's prefix cache belongs to the version it was submitted under
-(`cache_salt`). The cache of encoded pictures knows no salt and is emptied at each update; the cache
-of processed pictures does not depend on weights and stays.
+(`cache_salt`). The cache of encoded pictures knows no salt and is emptied at each update, but where
+adapters alone are new, which pictures are encoded without; the cache of processed pictures does not
+depend on weights and stays.
 
-vllm is imported by this file, `vllm_settings`, `vllm_output` and `weight_receiver` alone. Its
-interface moves every few versions: this is 0.32's.
+vllm is imported by this file, `vllm_settings`, `vllm_adapters`, `vllm_output` and `weight_receiver`
+alone. Its interface moves every few versions: this is 0.32's.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import torch
@@ -32,10 +33,12 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from configs.schema import Engine as EngineSettings
+from configs.schema import Lora
 from rollout.chat import ChatFormat, ImageLimits, Rendered
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
 from rollout.prompts import Prompt
 from rollout.staging import staged
+from rollout.vllm_adapters import WEIGHTS_FILE, adapter_request, describe_adapter
 from rollout.vllm_output import engine_output
 from rollout.vllm_settings import engine_arguments, engine_environment
 
@@ -48,8 +51,11 @@ _DEAD = "vLLM's engine process is gone (its log says why; VLLM_LOGGING_LEVEL=INF
 class VllmEngine:
     """Implements `rollout.engine.Engine`; `start` makes one."""
 
-    def __init__(self, llm: AsyncLLM, chat: ChatFormat, tokens_per_sequence: int, version: int) -> None:
+    def __init__(
+        self, llm: AsyncLLM, chat: ChatFormat, tokens_per_sequence: int, version: int, adapters: Lora | None
+    ) -> None:
         self._llm = llm
+        self._adapters = adapters
         self._chat = chat
         self._tokens_per_sequence = tokens_per_sequence
         self._version = version
@@ -62,21 +68,31 @@ class VllmEngine:
 
     @classmethod
     async def start(
-        cls, model_dir: str, settings: EngineSettings, limits: ImageLimits, *, seed: int = 0, version: int = 0
+        cls,
+        model_dir: str,
+        settings: EngineSettings,
+        limits: ImageLimits,
+        *,
+        seed: int = 0,
+        version: int = 0,
+        adapters: Lora | None = None,
     ) -> VllmEngine:
         """Load the Hugging Face model in `model_dir`, as weight version `version`.
 
+        With `adapters` these weights stay, and updates bring adapters of that kind, named as in peft's files.
         Takes seconds to minutes, during which the event loop stands still. The engine runs in a
         process started by `spawn`: a script that calls this needs an `if __name__ == "__main__"` guard.
         """
         chat = ChatFormat(model_dir, limits)
         logging.getLogger("vllm").setLevel(logging.ERROR)
         with engine_environment(settings):
-            llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, settings, chat, seed))
+            llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, settings, chat, seed, adapters))
         await llm.collective_rpc("end_with", args=(os.getpid(),))
+        if adapters is not None:
+            await llm.collective_rpc("begin_without_adapters", args=(version, adapters.rank))
         await llm.update_weight_version(str(version))
         await llm.get_supported_tasks()  # remembered: no request waits for it between its salt and its sending
-        return cls(llm, chat, settings.tokens_per_sequence, version)
+        return cls(llm, chat, settings.tokens_per_sequence, version, adapters)
 
     async def generate(self, prompt: Prompt, sampling: SamplingSettings) -> EngineOutput:
         """See `rollout.engine.Engine`. Raises ValueError for a prompt this model can never answer."""
@@ -89,7 +105,7 @@ class VllmEngine:
             return engine_output(output, started)
 
     async def update_weights(self, version: int, tensors: Weights) -> str:
-        """See `rollout.engine.Engine`. Takes torch tensors on the CPU, all of the model's.
+        """See `rollout.engine.Engine`. Takes torch tensors on the CPU, all of the model's or all of its adapters'.
 
         Raises EngineDied where they do not fit, and closes the engine: the model may be half loaded.
         """
@@ -98,7 +114,7 @@ class VllmEngine:
                 raise EngineDied(f"version {version} was not loaded: the engine is closed")
             if version <= self._version:
                 raise ValueError(f"version {version} came, the engine holds {self._version} already")
-            async with staged(_torch_only(tensors)) as path:
+            async with self._staged(_torch_only(tensors)) as path:
                 try:
                     return await self._load(version, path)
                 except BaseException as error:
@@ -124,18 +140,34 @@ class VllmEngine:
         # the pause, what carries the old one before it. So no request reads what older weights cached.
         self._version = version
         await self._llm.pause_generation(mode="keep", clear_cache=False)
-        checksums = await self._llm.collective_rpc("receive_weights", args=(str(path),))
+        if self._adapters is None:
+            checksums = await self._llm.collective_rpc("receive_weights", args=(str(path),))
+            await self._llm.reset_encoder_cache()
+        else:
+            checksums = await self._llm.collective_rpc("receive_adapters", args=(str(path), version))
         if len(set(checksums)) != 1:
             raise RuntimeError(f"the engine's workers read different weights, checksums {checksums}")
-        await self._llm.reset_encoder_cache()
         await self._llm.update_weight_version(str(version))
         await self._llm.resume_generation()
         return str(checksums[0])
 
+    @asynccontextmanager
+    async def _staged(self, tensors: dict[str, torch.Tensor]) -> AsyncIterator[Path]:
+        """A file of the tensors that vLLM's workers can read."""
+        if self._adapters is None:
+            async with staged(tensors) as path:
+                yield path
+        else:
+            async with staged(tensors, WEIGHTS_FILE) as path:
+                describe_adapter(self._adapters, path)
+                yield path
+
     async def _sample(self, prompt: Prompt, sampling: SamplingSettings) -> RequestOutput:
         request = await self._request(prompt, sampling.response_tokens)
         parameters = self._sampling_parameters(sampling)
-        async for output in self._llm.generate(request, parameters, str(next(self._request_numbers))):
+        number = str(next(self._request_numbers))
+        adapter = None if self._adapters is None else adapter_request(self._version)
+        async for output in self._llm.generate(request, parameters, number, lora_request=adapter):
             if output.finished:
                 return output
         raise EngineError("the request ended without an output")

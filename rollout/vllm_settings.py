@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from vllm import AsyncEngineArgs
 from vllm.platforms import current_platform
 
-from configs.schema import Engine, Precision
+from configs.schema import Engine, Lora, Precision
 from rollout.chat import ChatFormat
+from rollout.vllm_adapters import adapter_arguments
 
 _DTYPES = {Precision.FP32: "float32", Precision.BF16: "bfloat16"}
 _RECEIVER = "rollout.weight_receiver.WeightReceiver"
@@ -19,7 +20,9 @@ _PICTURE_CACHE_GIB = 1.0  # processed pictures, for the samples of a group; vLLM
 _CPU_BLOCK_TOKENS = 32  # unit of the prefix cache; vLLM's own 128 would share no short prompt
 
 
-def engine_arguments(model_dir: str, settings: Engine, chat: ChatFormat, seed: int) -> AsyncEngineArgs:
+def engine_arguments(
+    model_dir: str, settings: Engine, chat: ChatFormat, seed: int, adapters: Lora | None
+) -> AsyncEngineArgs:
     """Arguments of an engine for the model in `model_dir`, on the kind of machine this is."""
     arguments = AsyncEngineArgs(
         model=model_dir,
@@ -35,6 +38,7 @@ def engine_arguments(model_dir: str, settings: Engine, chat: ChatFormat, seed: i
         worker_extension_cls=_RECEIVER,
         disable_log_stats=True,
         use_tqdm_on_load=False,
+        **adapter_arguments(adapters),
     )
     if chat.takes_images:
         arguments.limit_mm_per_prompt = {"image": _IMAGES_PER_PROMPT, "video": 0}

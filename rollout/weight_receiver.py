@@ -9,6 +9,8 @@ The interface used is that of vLLM 0.32; it changes every few versions.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from safetensors.torch import load_file
 from vllm.config import VllmConfig, set_current_vllm_config
@@ -19,6 +21,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from rollout.checksum import checksum
 from rollout.lifeline import end_with
+from rollout.vllm_adapters import put_in_place, put_nothing_in_place
 
 
 class WeightReceiver:
@@ -51,6 +54,20 @@ class WeightReceiver:
             _pack_tied_heads(model)
         torch.accelerator.synchronize()
         return checksum(tensors)
+
+    def receive_adapters(self, path: str, version: int) -> str:
+        """Replace the adapters by those in `path`, named as in peft's files; returns their checksum.
+
+        The engine must be paused. Raises ValueError for what fits no layer; the adapters are no longer usable then.
+        """
+        with torch.no_grad():
+            found = put_in_place(self.model_runner.lora_manager, version, Path(path))
+        torch.accelerator.synchronize()
+        return found
+
+    def begin_without_adapters(self, version: int, rank: int) -> None:
+        """Compute with adapters of zeros until others come."""
+        put_nothing_in_place(self.model_runner.lora_manager, version, rank)
 
 
 def _check_complete(model: torch.nn.Module, missing: set[str]) -> None:

@@ -123,8 +123,9 @@ def test_without_lag_it_is_a_plain_synchronous_loop(
         assert np.linalg.norm(trained[name] - weights.numpy()) <= 0.01 * moved, name
 
 
-def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas(
-    finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize("transfer", ["deltas", "adapters"])
+def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas_or_alone(
+    finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory, transfer: str
 ) -> None:
     recipe, start = _reinforced(
         finished,
@@ -133,7 +134,7 @@ def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas(
         "rl.steps=3",
         "rl.optimizer.learning_rate=0.02",
         "learner.lora={rank: 4, targets: [q_proj]}",
-        "transfer.deltas=true",
+        f"transfer.{transfer}=true",
     )
     lines = _log(recipe, 3)
     trained, before = _weights(RunFolder.of(recipe).stage(3).model), _weights(start)
@@ -144,9 +145,10 @@ def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas(
     assert lines[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
     assert lines[2]["reference_kl"] > 1e-5
     whole = sum(weights.nbytes for weights in before.values()) / 1e6
-    assert (
-        0 < lines[2]["update_megabytes"] < whole / 4
-    )  # the second update: of what the first changed, as it is in LoRA
+    sent = lines[2]["update_megabytes"]  # at the second update: of what the first changed
+    assert 0 < sent < whole / 4
+    if transfer == "adapters":
+        assert sent == pytest.approx(4 * 2 * 4 * (64 + 64) / 1e6)  # fp32, two layers of rank 4 on width 64
     moved = {name for name in before if not np.array_equal(before[name], trained[name])}
     assert moved == {name for name in before if "language_model" in name and name.endswith("q_proj.weight")}
 
@@ -205,7 +207,7 @@ def _reinforced(finished: tuple[Recipe, str], folders: pytest.TempPathFactory, *
 
     async def job() -> None:
         async with RolloutWorkers(recipe) as workers:
-            await run_rl(recipe, str(start), await workers.holding(str(start)))
+            await run_rl(recipe, str(start), await workers.holding(str(start), to_train=True))
 
     asyncio.run(job())
     return recipe, start

@@ -56,6 +56,21 @@ def test_what_deltas_cost_in_memory_is_said_where_they_are_asked_for() -> None:
     assert "for deltas" not in told()
 
 
+def test_what_an_update_sends_is_said() -> None:
+    def told(*overrides: str) -> str:
+        told = describe_recipe(load_recipe(WORDS, overrides)).splitlines()
+        return next(line for line in told if line.startswith("transfer "))
+
+    whole = 2 * 134_515_008 / 1e6
+    adapters = 2 * 30 * 16 * 2 * (576 + 576) / 1e6  # bf16, of the queries and the outputs of 30 layers
+
+    assert told() == f"transfer whole weights, up to {whole:.1f} MB an update, through Ray's object store"
+    assert told("transfer.deltas=true").startswith("transfer the values that changed, whole weights at least every 20 ")
+    assert told("transfer.adapters=true", "learner.lora={targets: [q_proj, o_proj]}").startswith(
+        f"transfer adapters alone, up to {adapters:.1f} MB an update"
+    )
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_folder_without_a_model_is_said_to_be_none(tmp_path: Path, exists: bool) -> None:
     folder = tmp_path if exists else tmp_path / "elsewhere"

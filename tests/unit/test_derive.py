@@ -144,6 +144,17 @@ def test_a_model_without_its_adapters_is_its_own_reference(tmp_path: Path) -> No
     assert memory.rank == 2 * 1100 + 2 * 100 + 12 * 100  # of three ranks
 
 
+def test_adapters_that_travel_alone_stand_beside_an_engines_weights(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, "learner.lora={rank: 8}", "transfer.adapters=true")
+    merged = recipe_with(tmp_path, "learner.lora={rank: 8}")
+
+    alone, whole = (derive(r, ModelSize(3000, trained=300)).memory for r in (recipe, merged))
+
+    assert alone is not None and whole is not None
+    assert (alone.engine_weights, alone.update) == (2 * 3300, 2 * 300)
+    assert (whole.engine_weights, whole.update) == (2 * 3000, 2 * 3000)
+
+
 def test_an_engine_s_weights_are_split_and_its_cache_on_a_gpu_is_not_ours_to_know(tmp_path: Path) -> None:
     split = recipe_with(tmp_path, "engine.tensor_parallel=2", "engine.gpus_per_worker=2")
     on_cpu = recipe_with(tmp_path, "engine.gpus_per_worker=0", "engine.kv_cache_gib=0.5")
@@ -283,6 +294,22 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_o
         ),
         (["model.min_image_pixels=9", "model.max_image_pixels=8"], "model.min_image_pixels: 9 ", "swap them"),
         ([SCRATCH, "learner.lora={}"], "learner.lora: ", "set lora to null"),
+        (["transfer.adapters=true"], "transfer.adapters: there are none ", "set it, or adapters to false"),
+        (
+            ["transfer.adapters=true", "learner.lora={rank: 513}"],
+            "transfer.adapters: vLLM takes ranks up to 512, and learner.lora.rank is 513",
+            "lower it, or set adapters to false",
+        ),
+        (
+            ["transfer.adapters=true", "learner.lora={}", "transfer.deltas=true"],
+            "transfer.deltas: with transfer.adapters ",
+            "set one of the two to false",
+        ),
+        (
+            ["transfer.adapters=true", "learner.lora={}", "engine.precision=fp32"],
+            "transfer.adapters: vLLM's kernels for adapters on GPUs take no fp32",
+            "set engine.precision to bf16",
+        ),
         ([SCRATCH, "model.scratch.width=180"], "model.scratch.width: 180 ", "multiple of 8"),
         ([SCRATCH, "model.scratch.vision_width=72"], "model.scratch.vision_width: 72 ", "multiple of 16"),
         ([SCRATCH, "model.scratch.key_value_heads=3"], "model.scratch.key_value_heads: 3 ", "take a divisor"),

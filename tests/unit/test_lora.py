@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForImageTextToText, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from configs.schema import Lora
-from learner.lora import add_adapters, mergeable_parameters, without_adapters
+from learner.architecture import with_targets
+from learner.lora import adapter_parameters, add_adapters, mergeable_parameters, without_adapters
 
 IDS = torch.tensor([[5, 9, 2, 7]])
 
@@ -68,6 +70,17 @@ def test_the_merged_weights_are_an_ordinary_model_that_says_the_same(lora: Lora)
     assert (logits(plain) - before).abs().max() > 0.01
 
 
+def test_adapters_alone_are_what_peft_reads() -> None:
+    model = moved(Lora(rank=4, alpha=7, targets=("q_proj", "down_proj")))
+    config = LoraConfig(r=4, lora_alpha=7, target_modules=["q_proj", "down_proj"])
+    read = get_peft_model(small_model(), config)
+
+    found = set_peft_model_state_dict(read, {m.name: m.merged() for m in adapter_parameters(model)})
+
+    assert found.unexpected_keys == []
+    torch.testing.assert_close(logits(read), logits(model))
+
+
 def test_without_its_adapters_it_is_the_model_it_was_and_with_them_it_goes_on_to_learn() -> None:
     model = moved(Lora(rank=4))
     after = logits(model)
@@ -110,3 +123,11 @@ def test_the_vision_tower_gets_none(tiny_model: Path) -> None:
 
     adapted = {name for name, _ in model.named_parameters() if "lora_" in name}
     assert adapted and not any("visual" in name for name in adapted)
+
+
+def test_targets_that_a_recipe_leaves_open_are_named_from_the_model_s_configuration(tmp_path: Path) -> None:
+    small_model().config.save_pretrained(tmp_path)
+
+    assert with_targets(Lora(targets=("q_proj",)), tmp_path).targets == ("q_proj",)
+    every = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+    assert with_targets(Lora(rank=4), tmp_path) == Lora(rank=4, targets=every)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,11 @@ from ray.exceptions import RayActorError
 import cluster.pool
 import cluster.supervisor
 from cluster.pool import RolloutPool
+from cluster.sampling import RolloutWorkers
 from cluster.supervisor import NoWorkers
 from cluster.weight_update import WrongWeights
-from configs.schema import Engine
+from configs.load import load_recipe
+from configs.schema import Engine, Lora
 from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
 from rollout.prompts import Message, Prompt
@@ -24,6 +27,7 @@ from rollout.worker import Visit
 from tests.unit import virtual_time
 
 SAMPLING = SamplingSettings(1.0, 8)
+WORDS = Path(__file__).parents[2] / "configs" / "words" / "words.yaml"
 
 
 def visit(number: int) -> Visit:
@@ -48,12 +52,14 @@ class FakeActor:
     killed: bool = False
     groups: list[int] = field(default_factory=list)
     started_from: str = ""
+    adapters: Lora | None = None
 
     def __getattr__(self, name: str) -> Any:
         return _Method(getattr(self, f"_{name}"))
 
-    async def _start(self, model_dir: str, *_: object) -> float:
+    async def _start(self, model_dir: str, *others: object) -> float:
         self.started_from = model_dir
+        *_, self.adapters = others  # type: ignore[assignment]
         await asyncio.sleep(self.cluster.seconds_to_start)
         self._raise("start")
         return self.cluster.seconds_to_start
@@ -249,6 +255,26 @@ def test_a_replacement_starts_from_the_folder_that_the_weights_are_in_by_then(
 
     assert (fake.actors[-1].started_from, fake.actors[-1].held) == ("trained", [])
     assert fake.actors[-1].groups == [0]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_workers_that_take_adapters_alone_are_for_stage_3_and_not_for_the_model_it_ends_in(
+    fake: FakeCluster, alone: bool
+) -> None:
+    given = ["learner.lora={targets: [q_proj]}", f"transfer.adapters={alone}", "engine.workers=1"]
+    recipe = load_recipe(WORDS, given)
+
+    async def job() -> None:
+        async with RolloutWorkers(recipe) as workers:
+            await workers.holding("fine-tuned")
+            await workers.holding("fine-tuned", to_train=True)
+            workers.now_hold("reinforced")
+            await workers.holding("reinforced")
+
+    virtual_time.run(job())
+
+    others = [("fine-tuned", recipe.learner.lora), ("reinforced", None)] if alone else []
+    assert [(actor.started_from, actor.adapters) for actor in fake.actors] == [("fine-tuned", None), *others]
 
 
 def test_a_worker_that_dies_in_an_update_does_not_hold_up_the_others(fake: FakeCluster) -> None:
