@@ -207,7 +207,7 @@ class Transfer(Section):
     copy and the deltas since."""
     adapters: bool = False
     """With learner.lora: send the adapters alone. Stage 3's engines hold them beside the model's own weights and compute
-    with both, as the learner does: nothing is rounded by merging, and every token costs the adapters' products too."""
+    with both, as the learner does: nothing is rounded by merging; every token costs the adapters' products too."""
 
 
 class Evaluation(Section):
