@@ -9,7 +9,7 @@ from cluster.gguf_file import gguf_file
 from cluster.matchers import opened
 from configs.derive import Derived, ModelSize, derive, problems
 from configs.fields import describe
-from configs.schema import Precision, Recipe
+from configs.schema import Precision, Recipe, Through
 from learner.architecture import size_of
 from rewards.safety import safety
 
@@ -76,7 +76,8 @@ def _transfer(recipe: Recipe, derived: Derived) -> str:
     elif recipe.transfer.deltas:
         what = f"the values that changed, whole weights at least every {recipe.transfer.full_every} updates"
     largest = "" if derived.memory is None else f", up to {derived.memory.update / 1e6:.1f} MB an update"
-    return f"transfer {what}{largest}, through Ray's object store"
+    way = "from GPU to GPU" if recipe.transfer.through is Through.NCCL else "through Ray's object store"
+    return f"transfer {what}{largest}, {way}"
 
 
 def _size(recipe: Recipe) -> tuple[ModelSize | None, str]:

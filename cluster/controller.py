@@ -33,6 +33,7 @@ from dataclasses import dataclass
 
 import ray
 
+from cluster.broadcast_sender import Offer
 from cluster.checkpoints import CheckpointFolder
 from cluster.dealing import deal
 from cluster.groups import Batch, Groups
@@ -196,7 +197,7 @@ class Controller:
             "worker_restarts": float(self._parts.pool.restarts),
         }
 
-    async def _apply(self, update: WeightUpdate) -> None:
+    async def _apply(self, update: WeightUpdate | Offer) -> None:
         """Give new weights to the workers; admission counts on them from then on."""
         started, in_flight = time.perf_counter(), self._parts.pool.in_flight
         await self._parts.pool.load(update)

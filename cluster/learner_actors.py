@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import ray
 import torch
 
+from cluster.broadcast_sender import BroadcastSender, Offer
 from cluster.quiet import quiet
 from cluster.transport import sender_of
 from cluster.weight_update import WeightUpdate
@@ -16,6 +17,7 @@ from learner.policy import Rank
 from learner.rank import LearnerRank
 from learner.rl import RlRank, RlReport
 from learner.sft import SftRank, SftReport
+from rollout.broadcast import Meeting
 from rollout.chat import ImageLimits
 from rollout.prompts import Prompt
 
@@ -78,8 +80,7 @@ class SftActor(_LearnerShell):
         return self._rank.evaluate()
 
 
-@ray.remote
-class RlActor(_LearnerShell):
+class _RlShell(_LearnerShell):
     """One rank of the RL learner."""
 
     _rank: RlRank
@@ -89,12 +90,28 @@ class RlActor(_LearnerShell):
     ) -> None:
         """Load the model and meet the other ranks."""
         self._rank = RlRank(rank, model_dir, recipe, prompts, limits)
-        self._sender = sender_of(recipe.transfer)
+        self._sender = sender_of(recipe.transfer, rank.seconds_per_wait)
 
     def step(self, minibatches: Sequence[Sequence[ray.ObjectRef]], weights: RewardWeights, version: int) -> RlReport:
         """Train on this rank's share of each minibatch, from weight version `version` to the next."""
         return self._rank.step([ray.get(list(groups)) for groups in minibatches], weights, version)
 
-    def publish(self, version: int) -> WeightUpdate:
-        """Put the weights into the object store; only rank 0's update holds any."""
+    def publish(self, version: int) -> WeightUpdate | Offer:
+        """Make the weights available; only rank 0's update holds any."""
         return self._sender.publish(version, self._rank.weight_buckets())
+
+
+@ray.remote
+class RlActor(_RlShell):
+    """A rank whose weights travel through the object store."""
+
+
+@ray.remote(concurrency_groups={"transfer": 4})
+class RlSendingActor(_RlShell):
+    """A rank that sends its weights to the engines itself, while it trains."""
+
+    @ray.method(concurrency_group="transfer")
+    def send(self, version: int, meeting: Meeting) -> None:
+        """Send a version to one engine."""
+        assert isinstance(self._sender, BroadcastSender), "it makes the offers"
+        self._sender.send(version, meeting)

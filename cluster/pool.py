@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import ray
 
+from cluster.broadcast_sender import Offer
 from cluster.rollout_actor import RolloutActor
 from cluster.supervisor import Supervisor, Worker
 from cluster.waiting import within
@@ -40,7 +41,7 @@ class RolloutPool:
         self._limits = limits
         self._seed = seed
         self._seconds = seconds_per_wait
-        self._latest: WeightUpdate | None = None
+        self._latest: WeightUpdate | Offer | None = None
         names = [f"rollout-{index}" for index in range(settings.workers)]
         self._supervisor = Supervisor(names, self._make, self._ready, kill=self._kill)
 
@@ -101,7 +102,7 @@ class RolloutPool:
 
         return await self._supervisor.do(sample, f"group {visit.group_id}")
 
-    async def load(self, update: WeightUpdate) -> None:
+    async def load(self, update: WeightUpdate | Offer) -> None:
         """Give every live worker new weights and check what it holds; one that fails is replaced.
 
         Workers that are being replaced get the newest weights before their first visit. Raises WrongWeights where one
@@ -122,7 +123,7 @@ class RolloutPool:
         """End the workers' processes."""
         await self._supervisor.close(self._seconds, "rl.seconds_per_wait")
 
-    async def _hand_over(self, worker: Worker, update: WeightUpdate) -> None:
+    async def _hand_over(self, worker: Worker, update: WeightUpdate | Offer) -> None:
         what = f"{worker.name} to load weight version {update.version}"
         held = await within(worker.actor.load.remote(update), self._seconds, what)
         if held != update.checksum:

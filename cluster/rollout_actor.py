@@ -6,6 +6,7 @@ import time
 
 import ray
 
+from cluster.broadcast_sender import Offer, take_offer
 from cluster.quiet import quiet
 from cluster.receiver import Receiver
 from cluster.weight_update import WeightUpdate
@@ -41,8 +42,10 @@ class RolloutWorker:
         """The encoded group, not yet scored; before it a None that is cheap to wait for."""
         return None, encode_group(await sample_group(self._engine, self._tokenizer, visit, sampling, self._name))
 
-    async def load(self, update: WeightUpdate) -> str:
+    async def load(self, update: WeightUpdate | Offer) -> str:
         """Take up new weights while requests run; returns the checksum of what was found, see `Receiver.load`."""
+        if isinstance(update, Offer):
+            return await take_offer(update, self._engine)
         return await self._receiver.load(update, self._engine)
 
     async def close(self) -> None:

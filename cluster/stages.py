@@ -12,7 +12,7 @@ import ray
 
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
-from cluster.learner_actors import RlActor, SftActor
+from cluster.learner_actors import RlActor, RlSendingActor, SftActor
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.pool import RolloutPool
@@ -26,7 +26,7 @@ from cluster.step_metrics import COLUMNS
 from cluster.stopped import Stopped
 from cluster.visits import Visits
 from cluster.waiting import together
-from configs.schema import Recipe, SeedSource, Sft
+from configs.schema import Recipe, SeedSource, Sft, Through
 from rewards.safety import unsafe
 from rollout.chat import ImageLimits
 from rollout.data_sets import wanted_set
@@ -154,12 +154,13 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
     rl, limits = recipe.rl, ImageLimits.of(recipe.model, recipe.data)
     prompts = read_file(recipe, recipe.data.stage3)
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    actor = RlSendingActor if recipe.transfer.through is Through.NCCL else RlActor
     visits = Visits(prompts, recipe.rewards.reference, rl.samples_per_prompt, recipe.seed)
     async with AsyncExitStack() as cleanup:
         rewards = RewardService(recipe, model_dir, folder.rollouts)
         cleanup.push_async_callback(rewards.close)
         learners, _ = await together(
-            LearnerGroup.start(RlActor, recipe.learner, (model_dir, recipe, by_id, limits), rl.seconds_per_wait),
+            LearnerGroup.start(actor, recipe.learner, (model_dir, recipe, by_id, limits), rl.seconds_per_wait),
             rewards.start(),
         )
         cleanup.callback(learners.close)

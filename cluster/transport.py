@@ -1,6 +1,7 @@
 """How weights leave the learner: a sender puts them into Ray's object store once, workers read them where they stand.
 
-What a sender must do is `WeightSender`; `cluster.receiver` has the other end.
+What a sender must do is `WeightSender`; `cluster.receiver` has the other end. `cluster.broadcast_sender` goes past the
+object store.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from typing import Protocol
 import ray
 import torch
 
+from cluster.broadcast_sender import BroadcastSender, Offer
 from cluster.delta_sender import DeltaSender
 from cluster.weight_update import Stored, WeightsId, WeightUpdate, pack
-from configs.schema import Transfer
+from configs.schema import Through, Transfer
 from rollout.checksum import checksum_of, digests
 
 
 class WeightSender(Protocol):
     """One in each learner rank; only rank 0's has buckets with tensors in them."""
 
-    def publish(self, version: int, buckets: Iterable[Mapping[str, torch.Tensor]]) -> WeightUpdate:
+    def publish(self, version: int, buckets: Iterable[Mapping[str, torch.Tensor]]) -> WeightUpdate | Offer:
         """Make the weights in `buckets`, which are on the CPU, available as `version`; exhausts the iterable.
 
         The buckets divide the parameters in the same way at every call, and nobody writes to them afterwards.
@@ -43,6 +45,8 @@ class WholeSender:
         return WeightUpdate(Stored(WeightsId(version, checksum_of(found)), None, tuple(references), nbytes))
 
 
-def sender_of(transfer: Transfer) -> WeightSender:
+def sender_of(transfer: Transfer, seconds_per_wait: float) -> WeightSender:
     """The sender that a recipe asks for."""
+    if transfer.through is Through.NCCL:
+        return BroadcastSender(seconds_per_wait)
     return DeltaSender(transfer.full_every) if transfer.deltas else WholeSender()

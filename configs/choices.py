@@ -138,3 +138,10 @@ class WandbMode(StrEnum):
     DISABLED = "disabled"
     OFFLINE = "offline"  # files in the run's folder
     ONLINE = "online"
+
+
+class Through(StrEnum):
+    """The way of weights from the learner to rollout workers."""
+
+    OBJECT_STORE = "object_store"  # Ray's
+    NCCL = "nccl"  # from GPU to GPU

@@ -21,6 +21,7 @@ from configs.schema import (
     ScoringRule,
     ScratchModel,
     SeedSource,
+    Through,
 )
 
 LARGEST_ADAPTER_RANK = 512  # of vLLM's engines
@@ -79,6 +80,7 @@ def problems(recipe: Recipe) -> list[str]:
         _length_problems,
         _device_problems,
         _adapter_problems,
+        _nccl_problems,
         _reward_problems,
         _service_problems,
         _data_problems,
@@ -185,14 +187,18 @@ def _device_problems(recipe: Recipe) -> Iterator[str]:
 
 
 def _adapter_problems(recipe: Recipe) -> Iterator[str]:
-    lora, engine, transfer = recipe.learner.lora, recipe.engine, recipe.transfer
+    lora, transfer = recipe.learner.lora, recipe.transfer
     if lora is not None and recipe.model.scratch is not None:
         yield (
             "learner.lora: adapters leave the random weights of model.scratch as they are; set lora to null, or start "
             "from model.path or model.gguf"
         )
-    if not transfer.adapters:
-        return
+    if transfer.adapters:
+        yield from _alone_problems(recipe)
+
+
+def _alone_problems(recipe: Recipe) -> Iterator[str]:
+    lora, engine, transfer = recipe.learner.lora, recipe.engine, recipe.transfer
     if lora is None:
         yield "transfer.adapters: there are none without learner.lora; set it, or adapters to false"
     elif lora.rank > LARGEST_ADAPTER_RANK:
@@ -210,6 +216,21 @@ def _adapter_problems(recipe: Recipe) -> Iterator[str]:
             "transfer.adapters: vLLM's kernels for adapters on GPUs take no fp32; set engine.precision to bf16, or "
             "adapters to false to send them merged"
         )
+
+
+def _nccl_problems(recipe: Recipe) -> Iterator[str]:
+    transfer, learner, engine = recipe.transfer, recipe.learner, recipe.engine
+    if transfer.through is not Through.NCCL:
+        return
+    for key, gpus in (
+        ("learner.gpus_per_rank", learner.gpus_per_rank),
+        ("engine.gpus_per_worker", engine.gpus_per_worker),
+    ):
+        if gpus < 1:  # part of one: it may be the same GPU at both ends, which NCCL refuses
+            yield f"transfer.through: nccl goes from GPU to GPU, and {key} is {gpus:g}; raise it, or set object_store"
+    for key, asked in (("deltas", transfer.deltas), ("adapters", transfer.adapters)):
+        if asked:
+            yield f"transfer.{key}: they go through the object store, and transfer.through is nccl; change one of them"
 
 
 def _reward_problems(recipe: Recipe) -> Iterator[str]:

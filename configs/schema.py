@@ -28,6 +28,7 @@ from configs.choices import (
     ScoringRule,
     SeedSource,
     StaleGroups,
+    Through,
     WandbMode,
 )
 from configs.data_settings import Data, EmojiData, WordsData
@@ -76,6 +77,7 @@ __all__ = [
     "Sft",
     "StaleGroups",
     "TargetMix",
+    "Through",
     "Transfer",
     "Wandb",
     "WandbMode",
@@ -196,8 +198,11 @@ class Engine(Section):
 
 
 class Transfer(Section):
-    """How new weights get from the learner to the rollout workers, through Ray's object store."""
+    """How new weights get from the learner to the rollout workers."""
 
+    through: Through = Through.OBJECT_STORE
+    """Which way they take: Ray's object store, or with nccl from rank 0's GPU to the engines' GPUs. Rank 0 keeps two
+    copies of the weights in its host's memory then, and nobody else any."""
     deltas: bool = False
     """Send the values that changed since the version before, bit for bit, and the whole weights only to workers that
     join. For bf16 and slow networks: in fp32 a step changes nearly every value. Costs a copy of the weights in the
@@ -206,8 +211,8 @@ class Transfer(Section):
     """With deltas: updates from one whole copy in the object store to the next, at most. A worker that joins reads the
     copy and the deltas since."""
     adapters: bool = False
-    """With learner.lora: send the adapters alone. Stage 3's engines hold them beside the model's own weights and compute
-    with both, as the learner does: nothing is rounded by merging; every token costs the adapters' products too."""
+    """With learner.lora: send the adapters alone. Stage 3's engines hold them beside the model's weights and compute
+    with both, as the learner does: nothing is rounded by merging, and every token costs the adapters' products too."""
 
 
 class Evaluation(Section):

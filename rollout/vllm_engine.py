@@ -34,6 +34,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from configs.schema import Engine as EngineSettings
 from configs.schema import Lora
+from rollout.broadcast import Layout, Meeting
 from rollout.chat import ChatFormat, ImageLimits, Rendered
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
 from rollout.prompts import Prompt
@@ -65,6 +66,7 @@ class VllmEngine:
         self._reading: dict[tuple[object, ...], asyncio.Task[tuple[Rendered, list[Image.Image]]]] = {}
         self._updating = asyncio.Lock()
         self._closed = False
+        self.processes: int = llm.vllm_config.parallel_config.world_size  # that hold a share of the model each
 
     @classmethod
     async def start(
@@ -109,19 +111,18 @@ class VllmEngine:
 
         Raises EngineDied where they do not fit, and closes the engine: the model may be half loaded.
         """
+        async with self._updating, self._staged(_torch_only(tensors)) as path:
+            if self._adapters is None:
+                return await self._load(version, "receive_weights", str(path))
+            return await self._load(version, "receive_adapters", str(path), version)
+
+    async def receive_weights(self, version: int, meeting: Meeting, layout: Layout) -> str:
+        """The same of tensors that a sender broadcasts to the engine's processes at `meeting`, the model's all.
+
+        Raises EngineDied where they do not come.
+        """
         async with self._updating:
-            if self._closed:
-                raise EngineDied(f"version {version} was not loaded: the engine is closed")
-            if version <= self._version:
-                raise ValueError(f"version {version} came, the engine holds {self._version} already")
-            async with self._staged(_torch_only(tensors)) as path:
-                try:
-                    return await self._load(version, path)
-                except BaseException as error:
-                    await self._close()
-                    if isinstance(error, Exception):  # what fails in the engine's process comes as a bare one
-                        raise EngineDied(f"version {version} was not loaded, the engine is closed: {error}") from error
-                    raise
+            return await self._load(version, "receive_broadcast", meeting, layout)
 
     async def close(self) -> None:
         """See `rollout.engine.Engine`. Waits for an update that is under way."""
@@ -135,16 +136,28 @@ class VllmEngine:
         self._llm.output_processor.propagate_error(EngineDeadError())  # else requests in flight wait for ever
         await asyncio.to_thread(self._llm.shutdown, _SECONDS_TO_CLOSE)
 
-    async def _load(self, version: int, path: Path) -> str:
+    async def _load(self, version: int, method: str, *given: object) -> str:
+        """Let the engine's processes take up new weights by one of `WeightReceiver`'s methods."""
+        if self._closed:
+            raise EngineDied(f"version {version} was not loaded: the engine is closed")
+        if version <= self._version:
+            raise ValueError(f"version {version} came, the engine holds {self._version} already")
+        try:
+            return await self._load_frozen(version, method, given)
+        except BaseException as error:
+            await self._close()
+            if isinstance(error, Exception):  # what fails in the engine's process comes as a bare one
+                raise EngineDied(f"version {version} was not loaded, the engine is closed: {error}") from error
+            raise
+
+    async def _load_frozen(self, version: int, method: str, given: tuple[object, ...]) -> str:
         # The salt changes before the pause is sent: what carries the new one reaches the engine after
         # the pause, what carries the old one before it. So no request reads what older weights cached.
         self._version = version
         await self._llm.pause_generation(mode="keep", clear_cache=False)
+        checksums = await self._llm.collective_rpc(method, args=given)
         if self._adapters is None:
-            checksums = await self._llm.collective_rpc("receive_weights", args=(str(path),))
             await self._llm.reset_encoder_cache()
-        else:
-            checksums = await self._llm.collective_rpc("receive_adapters", args=(str(path), version))
         if len(set(checksums)) != 1:
             raise RuntimeError(f"the engine's workers read different weights, checksums {checksums}")
         await self._llm.update_weight_version(str(version))

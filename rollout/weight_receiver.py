@@ -2,13 +2,14 @@
 
 vLLM mixes `WeightReceiver` into its worker class (`worker_extension_cls`). Tensors arrive as a
 safetensors file in memory, which every worker of the engine maps: nothing is pickled, and with
-tensor parallelism a worker copies only what it keeps.
+tensor parallelism a worker copies only what it keeps. Or they are broadcast to the workers' devices.
 
 The interface used is that of vLLM 0.32; it changes every few versions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from rollout.checksum import checksum
+from rollout.broadcast import Layout, Meeting, TensorKind, receive
+from rollout.checksum import checksum_of, digests
 from rollout.lifeline import end_with
 from rollout.vllm_adapters import put_in_place, put_nothing_in_place
 
@@ -29,6 +31,8 @@ class WeightReceiver:
 
     vllm_config: VllmConfig
     model_runner: GPUModelRunner
+    rank: int
+    device: torch.device | None
 
     def end_with(self, process_id: int) -> None:
         """End with that process: where it is killed, vLLM's processes would keep their memory for ever."""
@@ -42,18 +46,32 @@ class WeightReceiver:
         every parameter of the model must have been made of them, whole: ValueError where one is
         missing or fits nowhere. The model is no longer usable then.
         """
-        tensors = load_file(path)
+        return self._load([load_file(path)])
+
+    def receive_broadcast(self, meeting: tuple[str, int, int, float], layout: Layout) -> str:
+        """The same of tensors that come from the learner's rank 0 into this process's device, bucket by bucket.
+
+        Raises TransferFailed where they do not come.
+        """
+        kinds = [[TensorKind(*kind) for kind in bucket] for bucket in layout]  # plain lists have travelled
+        assert self.device is not None, "it is set when the model is loaded"
+        return self._load(receive(Meeting(*meeting), self.rank, kinds, self.device))
+
+    def _load(self, buckets: Iterable[Mapping[str, torch.Tensor]]) -> str:
         model = self.model_runner.get_model()
-        parameters = {name for name, _ in model.named_parameters()}
+        missing = {name for name, _ in model.named_parameters()}
+        found: list[bytes] = []
         with set_current_vllm_config(self.vllm_config), torch.no_grad():
             # `load_weights` alone would copy into the packed weights, which have another shape.
             initialize_layerwise_reload(model)
-            loaded: set[str] = model.load_weights(iter(tensors.items()))
-            _check_complete(model, parameters - loaded)
+            for tensors in buckets:
+                missing -= model.load_weights(iter(tensors.items()))
+                found += digests(tensors)
+            _check_complete(model, missing)
             finalize_layerwise_reload(model, self.vllm_config.model_config)
             _pack_tied_heads(model)
         torch.accelerator.synchronize()
-        return checksum(tensors)
+        return checksum_of(found)
 
     def receive_adapters(self, path: str, version: int) -> str:
         """Replace the adapters by those in `path`, named as in peft's files; returns their checksum.

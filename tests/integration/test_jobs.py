@@ -153,6 +153,19 @@ def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas_or_alone
     assert moved == {name for name in before if "language_model" in name and name.endswith("q_proj.weight")}
 
 
+def test_weights_that_are_broadcast_past_the_object_store_are_the_learners(
+    finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe, start = _reinforced(finished, tmp_path_factory, "rl.steps=4", "transfer.through=nccl")  # gloo in its place
+    lines = _log(recipe, 3)
+    whole = sum(weights.nbytes for weights in _weights(start).values()) / 1e6
+
+    assert max(span.version for group in _groups(recipe) for t in group.trajectories for span in t.sample.version_spans)
+    assert all(line["parity"] < 1e-3 for line in lines if line["parity"] is not None)
+    assert lines[-1]["update_megabytes"] == pytest.approx(whole, rel=0.2)  # tied weights are sent once
+    assert lines[-1]["worker_restarts"] == 0
+
+
 def test_a_batch_in_two_optimizer_steps_is_one_weight_version(
     finished: tuple[Recipe, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

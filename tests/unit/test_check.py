@@ -66,6 +66,7 @@ def test_what_an_update_sends_is_said() -> None:
 
     assert told() == f"transfer whole weights, up to {whole:.1f} MB an update, through Ray's object store"
     assert told("transfer.deltas=true").startswith("transfer the values that changed, whole weights at least every 20 ")
+    assert told("transfer.through=nccl").endswith(" an update, from GPU to GPU")
     assert told("transfer.adapters=true", "learner.lora={targets: [q_proj, o_proj]}").startswith(
         f"transfer adapters alone, up to {adapters:.1f} MB an update"
     )

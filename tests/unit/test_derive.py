@@ -310,6 +310,21 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_o
             "transfer.adapters: vLLM's kernels for adapters on GPUs take no fp32",
             "set engine.precision to bf16",
         ),
+        (
+            ["transfer.through=nccl", "engine.gpus_per_worker=1", "learner.gpus_per_rank=0"],
+            "transfer.through: nccl goes from GPU to GPU, and learner.gpus_per_rank is 0",
+            "or set object_store",
+        ),
+        (
+            ["transfer.through=nccl"],
+            "transfer.through: nccl goes from GPU to GPU, and engine.gpus_per_worker is 0.5",
+            "",
+        ),
+        (
+            ["transfer.through=nccl", "transfer.deltas=true", "engine.gpus_per_worker=1"],
+            "transfer.deltas: they go through the object store",
+            "change one of them",
+        ),
         ([SCRATCH, "model.scratch.width=180"], "model.scratch.width: 180 ", "multiple of 8"),
         ([SCRATCH, "model.scratch.vision_width=72"], "model.scratch.vision_width: 72 ", "multiple of 16"),
         ([SCRATCH, "model.scratch.key_value_heads=3"], "model.scratch.key_value_heads: 3 ", "take a divisor"),

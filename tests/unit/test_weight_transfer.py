@@ -179,7 +179,7 @@ def test_a_few_percent_changed_send_a_few_percent_of_the_bytes() -> None:
 
 @pytest.mark.parametrize("deltas", [False, True])
 def test_what_the_sender_was_given_is_taken_whatever_the_recipe_says(deltas: bool) -> None:
-    sender, receiver, tensors = sender_of(Transfer(deltas=deltas)), Receiver(), weights()
+    sender, receiver, tensors = sender_of(Transfer(deltas=deltas), 60.0), Receiver(), weights()
 
     for version in (1, 2):
         tensors = stepped(tensors, 0.01, version)
@@ -205,7 +205,7 @@ def test_versions_out_of_order_are_refused_at_both_ends() -> None:
 
 @pytest.mark.parametrize("deltas", [False, True])
 def test_ranks_that_hold_no_weights_go_through_every_bucket_with_the_others(deltas: bool) -> None:
-    sender = sender_of(Transfer(deltas=deltas))
+    sender = sender_of(Transfer(deltas=deltas), 60.0)
 
     for version in (1, 2, 3):
         gathered: Iterator[Weights] = iter([{}, {}])

@@ -1,0 +1,127 @@
+"""Tensors from one process into the devices of others, past Ray: NCCL between GPUs, gloo where there are none.
+
+A group of processes is made for one transfer and ends with it. Members of a lasting group could not be replaced, as
+rollout workers are, and one that died would leave the others in a collective; here it leaves a transfer that reaches
+its limit. What that costs is meeting anew for each: about a second where it is NCCL.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import torch
+import torch.distributed as dist
+
+_SECONDS_BETWEEN_LOOKS = 0.002
+
+
+class TensorKind(NamedTuple):
+    """What a receiver must know of a tensor before it comes."""
+
+    name: str
+    dtype: str  # torch's name, without "torch."
+    shape: Sequence[int]
+
+
+Layout = Sequence[Sequence[TensorKind]]  # by bucket: what is sent at once
+
+
+class TransferFailed(RuntimeError):
+    """A member was missing, or did not come to an end."""
+
+
+class Meeting(NamedTuple):
+    """Where the members of a group meet, and how many they are: the sender comes last, whoever else before it."""
+
+    host: str
+    port: int
+    members: int
+    seconds: float  # limit of the meeting, and of each bucket
+
+    @property
+    def sender(self) -> int:
+        """The sender's rank. Rank 0, a receiver, is the one the others find at `host`."""
+        return self.members - 1
+
+
+def layout_of(buckets: Iterable[Mapping[str, torch.Tensor]]) -> Layout:
+    """What `receive` needs of the buckets that `send` gets."""
+    return [
+        [TensorKind(n, str(t.dtype).removeprefix("torch."), list(t.shape)) for n, t in bucket.items()]
+        for bucket in buckets
+    ]
+
+
+def send(meeting: Meeting, buckets: Iterable[Mapping[str, torch.Tensor]], device: torch.device) -> None:
+    """Send tensors, which may be on the CPU, by way of `device`. Raises TransferFailed, naming the rank."""
+    with _Group(meeting, meeting.sender, device) as group:
+        for bucket in buckets:
+            flat = [tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in bucket.values()]
+            group.broadcast(torch.cat(flat).to(device))
+
+
+def receive(meeting: Meeting, rank: int, layout: Layout, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+    """The buckets that are sent, on `device`; to be exhausted. Raises TransferFailed, naming the rank."""
+    with _Group(meeting, rank, device) as group:
+        for kinds in layout:
+            sizes = [math.prod(kind.shape) * getattr(torch, kind.dtype).itemsize for kind in kinds]
+            flat = torch.empty(sum(sizes), dtype=torch.uint8, device=device)
+            group.broadcast(flat)
+            # Copies: a view of another type must begin at a multiple of its size.
+            yield {
+                kind.name: part.clone().view(getattr(torch, kind.dtype)).view(*kind.shape)
+                for kind, part in zip(kinds, flat.split(sizes), strict=True)
+            }
+
+
+class _Group:
+    """A process group beside those that torch.distributed knows of: the processes have others already."""
+
+    def __init__(self, meeting: Meeting, rank: int, device: torch.device) -> None:
+        self._meeting = meeting
+        self._who = f"rank {rank} of {meeting.members} (the last one sends)"
+        limit = timedelta(seconds=meeting.seconds)
+        try:
+            store = dist.TCPStore(meeting.host, meeting.port, meeting.members, is_master=rank == 0, timeout=limit)
+            self._group: dist.Backend = _backend(store, rank, meeting.members, limit, device)
+        except RuntimeError as error:
+            where = f"{meeting.host}:{meeting.port} in {meeting.seconds:.0f} s"
+            raise TransferFailed(f"{self._who} did not meet the others at {where}: {error}") from error
+
+    def broadcast(self, flat: torch.Tensor) -> None:
+        """From the sender to all. The wait is ours: NCCL's own end of waiting is the end of the process."""
+        options = dist.BroadcastOptions()
+        options.rootRank = self._meeting.sender
+        try:
+            work = self._group.broadcast([flat], options)
+            deadline = time.monotonic() + self._meeting.seconds
+            while not work.is_completed():
+                if time.monotonic() > deadline:
+                    raise TransferFailed(f"{self._who} waited {self._meeting.seconds:.0f} s for a bucket of weights")
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            work.wait()
+        except TransferFailed:
+            self._group.abort()
+            raise
+        except RuntimeError as error:
+            raise TransferFailed(f"{self._who}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self._group.shutdown()
+
+
+def _backend(store: dist.Store, rank: int, members: int, limit: timedelta, device: torch.device) -> dist.Backend:
+    if device.type != "cuda":
+        return dist.ProcessGroupGloo(store, rank, members, limit)
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = 2 * limit  # of NCCL's watchdog, which ends the process; ours comes first
+    return dist.ProcessGroupNCCL(store, rank, members, options)

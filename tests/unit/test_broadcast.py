@@ -1,0 +1,69 @@
+"""Groups of threads instead of processes, over gloo: each has a store and a backend of its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from rollout.broadcast import Layout, Meeting, TransferFailed, layout_of, receive, send
+from rollout.checksum import checksum
+
+CPU = torch.device("cpu")
+BUCKETS = [
+    {"odd": torch.arange(7, dtype=torch.uint8), "matrix": torch.randn(5, 3).bfloat16(), "t": torch.randn(4, 6).t()},
+    {"one": torch.tensor(2.5), "none": torch.empty(0, 4), "ids": torch.arange(9)},
+]
+
+
+def meeting(members: int, seconds: float = 30.0) -> Meeting:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Meeting("127.0.0.1", probe.getsockname()[1], members, seconds)
+
+
+def received(where: Meeting, rank: int, layout: Layout) -> dict[str, torch.Tensor]:
+    return {name: tensor for bucket in receive(where, rank, layout, CPU) for name, tensor in bucket.items()}
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return [running.result() for running in [threads.submit(call) for call in calls]]
+
+
+@pytest.mark.parametrize("receivers", [1, 2])
+def test_whoever_receives_holds_what_was_sent_bit_for_bit(receivers: int) -> None:
+    where, layout = meeting(receivers + 1), layout_of(BUCKETS)
+
+    _, *found = at_once(
+        lambda: send(where, BUCKETS, CPU), *(lambda r=r: received(where, r, layout) for r in range(receivers))
+    )
+
+    everything = {name: tensor for bucket in BUCKETS for name, tensor in bucket.items()}
+    assert len(found) == receivers
+    assert all(checksum(tensors) == checksum(everything) for tensors in found)
+
+
+def test_a_sender_that_does_not_come_is_waited_for_no_longer_than_was_said() -> None:
+    with pytest.raises(
+        TransferFailed, match=r"rank 0 of 2 \(the last one sends\) did not meet the others at 127.0.0.1"
+    ):
+        received(meeting(2, seconds=1.0), 0, layout_of(BUCKETS))
+
+
+def test_a_receiver_that_does_not_come_is_waited_for_no_longer_than_was_said() -> None:
+    with pytest.raises(
+        TransferFailed, match=r"rank 1 of 2 \(the last one sends\) did not meet the others at 127.0.0.1"
+    ):
+        send(meeting(2, seconds=1.0), BUCKETS, CPU)
+
+
+def test_a_bucket_that_is_never_sent_is_waited_for_no_longer_than_was_said() -> None:
+    where = meeting(2, seconds=1.0)
+
+    with pytest.raises(TransferFailed, match="rank 0 of 2"):
+        at_once(lambda: received(where, 0, layout_of(BUCKETS)), lambda: send(where, BUCKETS[:1], CPU))
