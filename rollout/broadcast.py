@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.distributed as dist
@@ -59,7 +60,9 @@ def layout_of(buckets: Iterable[Mapping[str, torch.Tensor]]) -> Layout:
 
 def send(meeting: Meeting, buckets: Iterable[Mapping[str, torch.Tensor]], device: torch.device) -> None:
     """Send tensors, which may be on the CPU, by way of `device`. Raises TransferFailed, naming the rank."""
-    with _Group(meeting, meeting.sender, device) as group:
+    # What else the process computes on its GPU does not wait for this, nor this for that.
+    apart = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
+    with apart, _Group(meeting, meeting.sender, device) as group:
         for bucket in buckets:
             flat = [tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in bucket.values()]
             group.broadcast(torch.cat(flat).to(device))
@@ -74,7 +77,7 @@ def receive(meeting: Meeting, rank: int, layout: Layout, device: torch.device) -
             group.broadcast(flat)
             # Copies: a view of another type must begin at a multiple of its size.
             yield {
-                kind.name: part.clone().view(getattr(torch, kind.dtype)).view(*kind.shape)
+                kind.name: part.clone().view(getattr(torch, kind.dtype)).view(tuple(kind.shape))
                 for kind, part in zip(kinds, flat.split(sizes), strict=True)
             }
 
@@ -87,8 +90,7 @@ class _Group:
         self._who = f"rank {rank} of {meeting.members} (the last one sends)"
         limit = timedelta(seconds=meeting.seconds)
         try:
-            store = dist.TCPStore(meeting.host, meeting.port, meeting.members, is_master=rank == 0, timeout=limit)
-            self._group: dist.Backend = _backend(store, rank, meeting.members, limit, device)
+            self._group = _backend(meeting, rank, limit, device)
         except RuntimeError as error:
             where = f"{meeting.host}:{meeting.port} in {meeting.seconds:.0f} s"
             raise TransferFailed(f"{self._who} did not meet the others at {where}: {error}") from error
@@ -119,7 +121,10 @@ class _Group:
             self._group.shutdown()
 
 
-def _backend(store: dist.Store, rank: int, members: int, limit: timedelta, device: torch.device) -> dist.Backend:
+def _backend(meeting: Meeting, rank: int, limit: timedelta, device: torch.device) -> Any:
+    """What does the work of a process group, by itself; torch's stubs leave out its collectives."""
+    host, port, members, _ = meeting
+    store = dist.TCPStore(host, port, members, is_master=rank == 0, timeout=limit)  # type: ignore[attr-defined]
     if device.type != "cuda":
         return dist.ProcessGroupGloo(store, rank, members, limit)
     options = dist.ProcessGroupNCCL.Options()

@@ -11,7 +11,8 @@ Pictures are encoded without adapters: there are none in a vision tower.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -23,8 +24,9 @@ from vllm.lora.worker_manager import WorkerLoRAManager
 
 from configs.schema import Lora
 from rollout.checksum import checksum
+from rollout.staging import staged
 
-WEIGHTS_FILE = "adapter_model.safetensors"  # peft's names, which vLLM looks for
+_WEIGHTS_FILE = "adapter_model.safetensors"  # peft's names, which vLLM looks for
 _CONFIG_FILE = "adapter_config.json"
 _PLACE = 1  # vLLM's numbers of adapters begin here
 
@@ -42,8 +44,9 @@ def adapter_arguments(adapters: Lora | None) -> dict[str, object]:
     }
 
 
-def describe_adapter(adapters: Lora, weights: Path) -> None:
-    """Write, beside a file of an adapter's weights, what they are, as peft does."""
+@asynccontextmanager
+async def staged_adapter(adapters: Lora, tensors: Mapping[str, torch.Tensor]) -> AsyncIterator[Path]:
+    """Write an adapter's tensors to a file as `staged` does, and beside it what they are, as peft does."""
     described = {
         "peft_type": "LORA",
         "r": adapters.rank,
@@ -51,7 +54,9 @@ def describe_adapter(adapters: Lora, weights: Path) -> None:
         "target_modules": list(adapters.targets or ()),
         "bias": "none",
     }
-    weights.with_name(_CONFIG_FILE).write_text(json.dumps(described), encoding="utf-8")
+    async with staged(tensors, _WEIGHTS_FILE) as path:
+        path.with_name(_CONFIG_FILE).write_text(json.dumps(described), encoding="utf-8")
+        yield path
 
 
 def adapter_request(version: int) -> LoRARequest:

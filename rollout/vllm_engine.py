@@ -18,9 +18,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from PIL import Image
@@ -39,7 +38,7 @@ from rollout.chat import ChatFormat, ImageLimits, Rendered
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
 from rollout.prompts import Prompt
 from rollout.staging import staged
-from rollout.vllm_adapters import WEIGHTS_FILE, adapter_request, describe_adapter
+from rollout.vllm_adapters import adapter_request, staged_adapter
 from rollout.vllm_output import engine_output
 from rollout.vllm_settings import engine_arguments, engine_environment
 
@@ -111,10 +110,13 @@ class VllmEngine:
 
         Raises EngineDied where they do not fit, and closes the engine: the model may be half loaded.
         """
-        async with self._updating, self._staged(_torch_only(tensors)) as path:
+        found = _torch_only(tensors)
+        async with self._updating:
             if self._adapters is None:
-                return await self._load(version, "receive_weights", str(path))
-            return await self._load(version, "receive_adapters", str(path), version)
+                async with staged(found) as path:
+                    return await self._load(version, "receive_weights", str(path))
+            async with staged_adapter(self._adapters, found) as path:
+                return await self._load(version, "receive_adapters", str(path), version)
 
     async def receive_weights(self, version: int, meeting: Meeting, layout: Layout) -> str:
         """The same of tensors that a sender broadcasts to the engine's processes at `meeting`, the model's all.
@@ -163,17 +165,6 @@ class VllmEngine:
         await self._llm.update_weight_version(str(version))
         await self._llm.resume_generation()
         return str(checksums[0])
-
-    @asynccontextmanager
-    async def _staged(self, tensors: dict[str, torch.Tensor]) -> AsyncIterator[Path]:
-        """A file of the tensors that vLLM's workers can read."""
-        if self._adapters is None:
-            async with staged(tensors) as path:
-                yield path
-        else:
-            async with staged(tensors, WEIGHTS_FILE) as path:
-                describe_adapter(self._adapters, path)
-                yield path
 
     async def _sample(self, prompt: Prompt, sampling: SamplingSettings) -> RequestOutput:
         request = await self._request(prompt, sampling.response_tokens)

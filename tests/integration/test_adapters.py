@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from vllm.config.lora import MaxLoRARanks
 
@@ -61,8 +62,6 @@ def engine(run: Run, tiny_model: Path) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Prompt:
-    from PIL import Image
-
     path = tmp_path_factory.mktemp("pictures") / "one.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 84, 3), dtype=np.uint8)).save(path)
     # Long enough for several blocks of the prefix cache; the picture is in the encoder's cache too.

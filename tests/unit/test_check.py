@@ -56,20 +56,22 @@ def test_what_deltas_cost_in_memory_is_said_where_they_are_asked_for() -> None:
     assert "for deltas" not in told()
 
 
-def test_what_an_update_sends_is_said() -> None:
+def test_what_an_update_sends_is_said(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("llama", hidden_size=64, intermediate_size=96, num_hidden_layers=2, vocab_size=5000)
+    config.save_pretrained(tmp_path)
+    parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    adapters = 16 * 2 * (64 + 64)  # of the queries of two layers
+
     def told(*overrides: str) -> str:
-        told = describe_recipe(load_recipe(WORDS, overrides)).splitlines()
-        return next(line for line in told if line.startswith("transfer "))
+        recipe = load_recipe(WORDS, ["model.gguf=null", f"model.path={tmp_path}", *overrides])
+        return next(line for line in describe_recipe(recipe).splitlines() if line.startswith("transfer "))
 
-    whole = 2 * 134_515_008 / 1e6
-    adapters = 2 * 30 * 16 * 2 * (576 + 576) / 1e6  # bf16, of the queries and the outputs of 30 layers
-
-    assert told() == f"transfer whole weights, up to {whole:.1f} MB an update, through Ray's object store"
+    whole = f"up to {2 * parameters / 1e6:.1f} MB an update"  # bf16
+    assert told() == f"transfer whole weights, {whole}, through Ray's object store"
+    assert told("transfer.through=nccl") == f"transfer whole weights, {whole}, from GPU to GPU"
     assert told("transfer.deltas=true").startswith("transfer the values that changed, whole weights at least every 20 ")
-    assert told("transfer.through=nccl").endswith(" an update, from GPU to GPU")
-    assert told("transfer.adapters=true", "learner.lora={targets: [q_proj, o_proj]}").startswith(
-        f"transfer adapters alone, up to {adapters:.1f} MB an update"
-    )
+    alone = told("transfer.adapters=true", "learner.lora={targets: [q_proj]}", "learner.precision=fp32")
+    assert alone.startswith(f"transfer adapters alone, up to {4 * adapters / 1e6:.1f} MB an update")
 
 
 @pytest.mark.parametrize("exists", [True, False])
