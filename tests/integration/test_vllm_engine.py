@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -15,6 +16,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from configs.schema import Engine, Precision
+from rollout.broadcast import Meeting, layout_of, send
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.checksum import checksum
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings
@@ -219,6 +221,32 @@ def test_no_cache_outlives_its_weights(
     assert before.prompt_tokens.tolist() == after.prompt_tokens.tolist()
     expected = logprobs_by_transformers(model, chat, long, after, temperature=1.0)
     np.testing.assert_allclose(after.logprobs, expected, atol=TOLERANCE)
+
+
+def test_weights_come_bucket_by_bucket_from_a_sender_that_the_engine_meets(
+    engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt], tiny_model: Path
+) -> None:
+    model = model_with(tiny_model, seed=25)
+    weights = list(weights_of(model).items())
+    buckets = [dict(weights[0::2]), dict(weights[1::2])]  # every layer that the engine fuses in two
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = Meeting("127.0.0.1", probe.getsockname()[1], engine.processes + 1, seconds=120.0)
+
+    async def send_and_receive() -> str:
+        sending = asyncio.create_task(asyncio.to_thread(send, meeting, buckets, torch.device("cpu")))
+        received = await engine.receive_weights(25, meeting, layout_of(buckets))
+        await sending
+        return received
+
+    received = run(send_and_receive())
+    outputs = run(sample(engine, prompts[:2], SamplingSettings(1.0, 24)))
+
+    assert received == checksum(weights_of(model))
+    for prompt, output in zip(prompts, outputs, strict=False):
+        assert output.version_spans == (VersionSpan(25, 0, len(output.tokens)),)
+        expected = logprobs_by_transformers(model, chat, prompt, output, temperature=1.0)
+        np.testing.assert_allclose(output.logprobs, expected, atol=TOLERANCE)
 
 
 def test_a_version_that_is_not_newer_is_refused(engine: VllmEngine, run: Run, tiny_model: Path) -> None:
