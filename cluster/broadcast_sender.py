@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import ray
 import torch
+from ray.exceptions import RayError
 
 from cluster.weight_update import WeightsId
 from rollout.broadcast import Layout, Meeting, layout_of, send
@@ -83,7 +84,7 @@ class BroadcastSender:
 async def take_offer(offer: Offer, engine: VllmEngine) -> str:
     """In a rollout worker: let rank 0 send to the engine while its requests are frozen; returns the checksum it found.
 
-    Raises EngineDied where other weights came than were sent, or none: they are in the engine already.
+    Raises EngineDied where other weights came than were sent, or not all: they are in the engine already.
     """
     with socket.socket() as probe:
         probe.bind(("", 0))
@@ -91,7 +92,11 @@ async def take_offer(offer: Offer, engine: VllmEngine) -> str:
     meeting = Meeting(ray.util.get_node_ip_address(), port, engine.processes + 1, offer.seconds)
     sent = offer.source.send.remote(offer.version, meeting)
     found = await engine.receive_weights(offer.version, meeting, offer.layout)
-    await sent
+    try:
+        await sent
+    except RayError as error:
+        await engine.close()
+        raise EngineDied(f"version {offer.version} came, but rank 0 failed in sending it: {error}") from error
     if found != offer.checksum:
         await engine.close()
         raise EngineDied(f"weights with checksum {found} came as version {offer.version}, {offer.checksum} were sent")
