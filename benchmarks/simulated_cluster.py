@@ -28,6 +28,7 @@ from rollout.chat import ImageLimits
 from rollout.checksum import checksum
 from rollout.codec import decode_group
 from rollout.engine import EngineDied, SamplingSettings
+from rollout.occupancy import Occupancy
 from rollout.simulated import SimulatedEngine, Simulation
 from rollout.simulated_text import ResponseWriter
 from rollout.worker import Visit
@@ -61,7 +62,15 @@ class SimulatedWorker(RolloutWorker):
         self._tokenizer = tokenizer
         self._writer = writer
 
-    async def start(self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int, _: Lora | None) -> float:
+    async def start(
+        self,
+        model_dir: str,
+        settings: Engine,
+        limits: ImageLimits,
+        seed: int,
+        watched: bool = False,
+        adapters: Lora | None = None,
+    ) -> float:
         """Take the engine's place; there is nothing to load."""
         self._engine = SimulatedEngine(self._simulation, seed, checksum=checksum, write=self._writer)  # type: ignore[assignment]
         return 0.0
@@ -104,6 +113,10 @@ class SimulatedHost:
         """As the production actor's."""
         return await self._worker(place).load(update)
 
+    async def occupancy(self, place: Place) -> Occupancy:
+        """As the production actor's."""
+        return await self._worker(place).occupancy()
+
     async def close(self, place: Place) -> None:
         """End an engine, if it has not ended; what it has in flight fails."""
         if place in self._workers:
@@ -135,6 +148,7 @@ class EngineHandle:
     def __init__(self, host: Any, place: Place) -> None:
         self.start, self.generate = _Method(host.start, place), _Method(host.generate, place)
         self.load, self.close = _Method(host.load, place), _Method(host.close, place)
+        self.occupancy = _Method(host.occupancy, place)
 
 
 class SimulatedPool(RolloutPool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.gguf_file import gguf_file
@@ -67,6 +67,13 @@ def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
     )
     yield f"rollout  {engine.workers} workers, {engine.precision}, tensor parallel {engine.tensor_parallel}"
     yield f"Ray      {derived.ray_cpus:g} CPUs and {derived.ray_gpus:g} GPUs for stage 3"
+    yield f"cores    rollout workers {_placed(engine.cores)}; learner ranks {_placed(learner.cores)}"
+
+
+def _placed(cores: Sequence[str] | None) -> str:
+    if cores is None:
+        return "where the system puts them"
+    return f"on {cores[0]}" if len(cores) == 1 else f"in turn on {' and '.join(cores)}"
 
 
 def _transfer(recipe: Recipe, derived: Derived) -> str:

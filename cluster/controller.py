@@ -1,4 +1,4 @@
-"""Stage 3's controller: four loops on one event loop. The parts do not know it; it wires them.
+"""Stage 3's controller: five loops on one event loop. The parts do not know it; it wires them.
 
     prompts ──admit──▶ rollout workers ──groups──▶ reward service
        ▲                     ▲                         │
@@ -11,6 +11,7 @@ service to learner, and weights from learner to workers, through the object stor
 
 | loop    | does                               | blocks on                   | unblocked by                         |
 |---------|------------------------------------|-----------------------------|--------------------------------------|
+| limit   | keeps workers to their groups      | its timer                   |                                      |
 | admit   | opens visits of prompts            | the gate is closed          | workers confirmed new weights, drops |
 | visit   | (a task each) samples and scores   | a worker, a scorer; bounded | their result, death or limit; `drop` |
 | collect | puts scored groups into the buffer | no visit has ended          | a visit ended                        |
@@ -28,7 +29,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import ray
@@ -78,9 +79,8 @@ class Controller:
         self._parts = parts
         self._groups = Groups(recipe.rl, lambda: asyncio.get_running_loop().time())
         self._log = StepLog(parts.log, recipe.rewards)
+        self._sampling = SamplingSettings(recipe.rl.temperature, recipe.rl.response_tokens)
         self._visits: dict[int, asyncio.Task[None]] = {}  # those whose group is neither collected nor given up
-        limit = recipe.rl.groups_per_worker
-        self._room = asyncio.Semaphore(limit * parts.pool.size) if limit else nullcontext()
         self._version = 0
         self._confirmed = 0  # newest version that every worker holds
         self._changed = asyncio.Condition()
@@ -91,8 +91,9 @@ class Controller:
     async def run(self) -> int:
         """Train; returns the version reached. Raises what any loop raised, with the others cancelled."""
         await self._restore()
+        limit = self._parts.pool.keep_to(self._recipe.rl.groups_per_worker, self._recipe.rl.samples_per_prompt)
         async with asyncio.TaskGroup() as loops:
-            others = [loops.create_task(loop()) for loop in (self._admit, self._collect, self._observe)]
+            others = [loops.create_task(loop) for loop in (limit, self._admit(), self._collect(), self._observe())]
             await loops.create_task(self._train(loops))
             for loop in others:
                 loop.cancel()
@@ -118,14 +119,15 @@ class Controller:
                 self._visits[visit.group_id] = visits.create_task(self._visit(visit))
 
     async def _visit(self, visit: Visit) -> None:
-        rl = self._recipe.rl
-        sampling = SamplingSettings(rl.temperature, rl.response_tokens)
         record, group = None, None
+
+        def begins() -> None:  # once a worker has room: newer weights may have come meanwhile
+            self._groups.started(visit.group_id, self._confirmed)
+            clock.enter_context(self._log.clocks.visit())
+
         try:
-            async with self._room:
-                self._groups.started(visit.group_id, self._confirmed)  # here: newer weights may have come meanwhile
-                with self._log.clocks.visit():
-                    sampled = await self._parts.pool.generate(visit, sampling)
+            with ExitStack() as clock:
+                sampled = await self._parts.pool.generate(visit, self._sampling, begins)
             record, group = await self._parts.rewards.score(sampled, visit)
         except EngineError as error:
             logger.error("group %d of prompt %s is dropped: %s", visit.group_id, visit.prompt.prompt_id, error)
@@ -193,8 +195,8 @@ class Controller:
         return {
             **self._groups.metrics(self._version, weights, self._recipe.rewards),
             **self._parts.rewards.counts,
+            **self._parts.pool.metrics,
             "learner_wait_seconds": waited,
-            "worker_restarts": float(self._parts.pool.restarts),
         }
 
     async def _apply(self, update: WeightUpdate | Offer) -> None:

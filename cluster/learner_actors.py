@@ -9,6 +9,7 @@ import ray
 import torch
 
 from cluster.broadcast_sender import BroadcastSender, Offer
+from cluster.cores import keep_on
 from cluster.quiet import quiet
 from cluster.transport import sender_of
 from cluster.weight_update import WeightUpdate
@@ -31,6 +32,10 @@ class _LearnerShell:
         quiet()
         if threads is not None:
             torch.set_num_threads(threads)
+
+    def keep_on(self, cores: str, rank: int) -> None:
+        """Keep this rank on these cores. Raises ValueError where that cannot be."""
+        keep_on(cores, f"learner-{rank}", "learner.cores")
 
     def address(self) -> str:
         """An address on this node where rank 0 can be met."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 import ray
 
 from cluster.waiting import within
+from configs.placement import learner_of
 from configs.schema import Learner
 from learner.policy import Rank
 
@@ -30,22 +31,16 @@ class LearnerGroup:
         seconds_per_wait: float,
     ) -> Self:
         """Create the ranks and call `start(rank, *arguments)` on each; large arguments are stored once."""
-        threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
-        environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        actors = [
-            kind.options(
-                num_cpus=settings.cpus_per_rank,
-                num_gpus=settings.gpus_per_rank,
-                runtime_env={"env_vars": environment},
-            ).remote(threads)
-            for _ in range(settings.ranks)
-        ]
+        ranks = [learner_of(settings, index) for index in range(settings.ranks)]
+        actors = [_actor(kind, rank) for rank in ranks]
         group = cls(actors, seconds_per_wait)
         try:
             address = await within(actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
+            if settings.cores is not None:  # before they load a model and start threads
+                await group._gather("keep_on", [(rank.cores[0], n) for n, rank in enumerate(ranks) if rank.cores])
             stored = [ray.put(argument) for argument in arguments]
-            ranks = [Rank(index, settings.ranks, address, seconds_per_wait) for index in range(settings.ranks)]
-            await group._gather("start", [(rank, *stored) for rank in ranks])
+            places = [Rank(index, settings.ranks, address, seconds_per_wait) for index in range(settings.ranks)]
+            await group._gather("start", [(place, *stored) for place in places])
         except BaseException:
             group.close()  # a rank that started holds its share of the machine
             raise
@@ -76,3 +71,13 @@ class LearnerGroup:
         """End the ranks' processes."""
         for actor in self._actors:
             ray.kill(actor)
+
+
+def _actor(kind: Any, settings: Learner) -> ray.actor.ActorHandle:
+    """A rank's actor, with as many threads as its settings say."""
+    threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
+    return kind.options(
+        num_cpus=settings.cpus_per_rank,
+        num_gpus=settings.gpus_per_rank,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)} if threads else {}},
+    ).remote(threads)

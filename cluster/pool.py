@@ -1,21 +1,25 @@
-"""The rollout workers as one: groups are sampled by the least busy, and all take up new weights."""
+"""The rollout workers as one: groups are sampled by who has most room, and all take up new weights."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Self
 
 import ray
 
 from cluster.broadcast_sender import Offer
+from cluster.group_limits import GroupLimits
 from cluster.rollout_actor import RolloutActor
 from cluster.supervisor import Supervisor, Worker
 from cluster.waiting import within
 from cluster.weight_update import WeightUpdate, WrongWeights
-from configs.schema import Engine, Lora
+from configs.placement import engine_of
+from configs.schema import Engine, GroupsPerWorker, Lora
 from rollout.chat import ImageLimits
 from rollout.engine import EngineError, SamplingSettings
+from rollout.occupancy import Occupancy
 from rollout.worker import Visit
 
 logger = logging.getLogger(__name__)
@@ -32,18 +36,24 @@ class RolloutPool:
         seed: int,
         seconds_per_wait: float,
         *,
+        watched: bool = False,
         adapters: Lora | None = None,
     ) -> None:
-        """With `adapters`, which name their targets, updates hold them alone."""
-        self._adapters = adapters
+        """`watched` engines say how full they are, which adaptive limits need; it costs them time.
+
+        With `adapters`, which name their targets, updates hold them alone.
+        """
         self._model_dir = model_dir
         self._settings = settings
         self._limits = limits
         self._seed = seed
         self._seconds = seconds_per_wait
+        self._watched = watched
+        self._adapters = adapters
         self._latest: WeightUpdate | Offer | None = None
         names = [f"rollout-{index}" for index in range(settings.workers)]
         self._supervisor = Supervisor(names, self._make, self._ready, kill=self._kill)
+        self._group_limits = GroupLimits(self._supervisor, settings.sequences_at_once, self._occupancy)
 
     @classmethod
     async def start(
@@ -54,10 +64,11 @@ class RolloutPool:
         seed: int,
         seconds_per_wait: float,
         *,
+        watched: bool = False,
         adapters: Lora | None = None,
     ) -> Self:
         """Start all workers, at once."""
-        pool = cls(model_dir, settings, limits, seed, seconds_per_wait, adapters=adapters)
+        pool = cls(model_dir, settings, limits, seed, seconds_per_wait, watched=watched, adapters=adapters)
         await pool.bring_up()
         return pool
 
@@ -84,13 +95,28 @@ class RolloutPool:
         """Workers replaced since the start."""
         return self._supervisor.restarts
 
-    async def generate(self, visit: Visit, sampling: SamplingSettings) -> ray.ObjectRef:
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the log tells of the workers, since it last asked."""
+        return {"worker_restarts": float(self.restarts), **self._group_limits.metrics()}
+
+    async def keep_to(self, groups: GroupsPerWorker | int | None, samples_per_group: int) -> None:
+        """Until it is cancelled, let no worker sample more groups at once; the others wait here for room."""
+        await self._group_limits.keep(groups, samples_per_group)
+
+    async def generate(
+        self, visit: Visit, sampling: SamplingSettings, begins: Callable[[], None] | None = None
+    ) -> ray.ObjectRef:
         """A reference to the encoded group of a visit; reissued to another worker where one fails.
 
-        Raises EngineError where every attempt failed, ValueError for a prompt that cannot be answered.
+        `begins` is called as a worker has room and the first attempt begins. Raises EngineError where every attempt
+        failed, ValueError for a prompt that cannot be answered.
         """
+        waiting = [begins] if begins is not None else []
 
         async def sample(worker: Worker) -> ray.ObjectRef:
+            while waiting:
+                waiting.pop()()
             # The first return says that the group is there; the group itself stays where it is.
             done, group = worker.actor.generate.options(num_returns=2).remote(visit, sampling)
             try:
@@ -135,6 +161,9 @@ class RolloutPool:
                 f"the learner sent {update.checksum}"
             )
 
+    async def _occupancy(self, worker: Worker) -> Occupancy:
+        return await within(worker.actor.occupancy.remote(), self._seconds, f"{worker.name} to say how full it is")
+
     def _make(self, worker: Worker) -> Any:
         return RolloutActor.options(
             num_cpus=self._settings.cpus_per_worker,
@@ -147,7 +176,8 @@ class RolloutPool:
     async def _ready(self, worker: Worker) -> None:
         model_dir = self._model_dir
         seed = self._seed + 1 + worker.index  # else workers would sample the same
-        started = worker.actor.start.remote(model_dir, self._settings, self._limits, seed, self._adapters)
+        settings = engine_of(self._settings, worker.index)
+        started = worker.actor.start.remote(model_dir, settings, self._limits, seed, self._watched, self._adapters)
         seconds = await within(started, self._seconds, f"{worker.name} to start")
         logger.info("%s started in %.1f s", worker.name, seconds)
         loaded = None

@@ -7,6 +7,7 @@ import time
 import ray
 
 from cluster.broadcast_sender import Offer, take_offer
+from cluster.cores import keep_on
 from cluster.quiet import quiet
 from cluster.receiver import Receiver
 from cluster.weight_update import WeightUpdate
@@ -14,6 +15,7 @@ from configs.schema import Engine, Lora
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.codec import encode_group
 from rollout.engine import SamplingSettings
+from rollout.occupancy import Occupancy
 from rollout.worker import Visit, sample_group
 
 
@@ -26,15 +28,28 @@ class RolloutWorker:
         self._receiver = Receiver()
 
     async def start(
-        self, model_dir: str, settings: Engine, limits: ImageLimits, seed: int, adapters: Lora | None
+        self,
+        model_dir: str,
+        settings: Engine,
+        limits: ImageLimits,
+        seed: int,
+        watched: bool = False,
+        adapters: Lora | None = None,
     ) -> float:
-        """Start the engine with the model's own weights as version 0; returns the seconds it took."""
+        """Start the engine with the model's own weights as version 0; returns the seconds it took.
+
+        Raises ValueError where it cannot be kept on the cores of `settings`, which has one entry or none.
+        """
+        if settings.cores is not None:  # before vLLM starts threads and processes
+            keep_on(settings.cores[0], self._name, "engine.cores")
         from rollout.vllm_engine import (
             VllmEngine,  # here: vllm takes seconds to import, other actors do without
         )
 
         started = time.perf_counter()
-        self._engine = await VllmEngine.start(model_dir, settings, limits, seed=seed, adapters=adapters)
+        self._engine = await VllmEngine.start(
+            model_dir, settings, limits, seed=seed, watched=watched, adapters=adapters
+        )
         self._tokenizer = ChatFormat(model_dir, limits).tokenizer.backend_tokenizer
         return time.perf_counter() - started
 
@@ -47,6 +62,10 @@ class RolloutWorker:
         if isinstance(update, Offer):
             return await take_offer(update, self._engine)
         return await self._receiver.load(update, self._engine)
+
+    async def occupancy(self) -> Occupancy:
+        """How full the engine is, which was started to be watched."""
+        return self._engine.occupancy()
 
     async def close(self) -> None:
         """Stop the engine's processes."""

@@ -24,6 +24,7 @@ _NO_MATTER = {
     "data": {"evaluation", "errors_shown"},
     "stage1": _PACE,
     "stage2": _PACE,
+    "learner": {"cores"},
     "rl": {"checkpoint_every_steps", "seconds_per_wait"},
 }
 _SETTINGS = "settings.json"  # names what the stage's training depends on

@@ -11,7 +11,7 @@ from typing import Self
 import ray
 
 from cluster.pool import RolloutPool
-from configs.schema import Lora, Recipe
+from configs.schema import GroupsPerWorker, Lora, Recipe
 from learner.architecture import with_targets
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
@@ -52,7 +52,13 @@ class RolloutWorkers:
         if adapters is not None:
             adapters = with_targets(adapters, Path(model_dir))
         return await RolloutPool.start(
-            model_dir, recipe.engine, limits, recipe.seed, recipe.rl.seconds_per_wait, adapters=adapters
+            model_dir,
+            recipe.engine,
+            limits,
+            recipe.seed,
+            recipe.rl.seconds_per_wait,
+            watched=recipe.rl.groups_per_worker is GroupsPerWorker.ADAPTIVE,
+            adapters=adapters,
         )
 
     def now_hold(self, model_dir: str) -> None:

@@ -1,4 +1,4 @@
-"""Actors of one kind under supervision: the least busy one takes the next piece of work, a lost one is replaced.
+"""Actors of one kind under supervision: who has most room takes the next piece of work, a lost one is replaced.
 
 `RolloutPool` and `RewardService` say what an actor is and what it is asked; who does it, and what
 happens when one dies, is here.
@@ -42,6 +42,7 @@ class Worker:
     actor: Any = None  # a Ray actor handle
     starts: int = 0
     busy: int = 0  # pieces of work under way
+    at_once: float = math.inf  # of them, at most
     live: bool = False
 
 
@@ -60,11 +61,10 @@ class Supervisor:
 
         `kill` ends an actor at once; its process is ended where nothing else is given.
         """
-        self.workers = [Worker(index, name) for index, name in enumerate(names)]
+        self.workers = [Worker(index, name, at_once=at_once) for index, name in enumerate(names)]
         self.restarts = 0
         self._make = make
         self._ready = ready
-        self._at_once = at_once
         self._kill = kill or ray.kill
         self._waiting: deque[asyncio.Future[Worker]] = deque()  # for a place at a worker, in the order they asked
         self._replacements: set[asyncio.Task[None]] = set()
@@ -80,13 +80,13 @@ class Supervisor:
         return [worker for worker in self.workers if worker.live]
 
     async def do(self, work: Callable[[Worker], Awaitable[Result]], what: str) -> Result:
-        """What the least busy worker made of `work`; another one does it where that is lost or fails.
+        """What the worker with most room made of `work`; another one does it where that is lost or fails.
 
         Raises EngineError where every attempt failed, NoWorkers where a worker could not be replaced, and at
         once what else the work raises.
         """
         for attempt in range(1, ATTEMPTS + 1):
-            worker = await self._least_busy()
+            worker = await self._with_room()
             actor = worker.actor
             try:
                 return await work(worker)
@@ -100,15 +100,20 @@ class Supervisor:
 
     async def each(self, work: Callable[[Worker], Awaitable[None]]) -> None:
         """Let every live worker do `work`; one that is lost over it is replaced."""
+        await asyncio.gather(*(self.let(worker, work) for worker in self.live))
 
-        async def guarded(worker: Worker) -> None:
-            actor = worker.actor
-            try:
-                await work(worker)
-            except _LOST as error:
-                self.lost(worker, actor, error)
+    async def let(self, worker: Worker, work: Callable[[Worker], Awaitable[None]]) -> None:
+        """Let this live worker do `work`, beside what it is given; where it is lost over it, it is replaced."""
+        actor = worker.actor
+        try:
+            await work(worker)
+        except _LOST as error:
+            self.lost(worker, actor, error)
 
-        await asyncio.gather(*map(guarded, self.live))
+    def limit(self, worker: Worker, at_once: float) -> None:
+        """Give a worker no more than so many pieces of work at once from now on; what it has it keeps."""
+        worker.at_once = at_once
+        self._serve()
 
     def lost(self, worker: Worker, actor: Any, error: BaseException) -> None:
         """Replace a worker, once however many report the death of this actor of its."""
@@ -138,7 +143,7 @@ class Supervisor:
         if worker.actor is not None:
             self._kill(worker.actor)
 
-    async def _least_busy(self) -> Worker:
+    async def _with_room(self) -> Worker:
         """A worker with room, in which a place is taken; to be given back."""
         turn: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -165,10 +170,10 @@ class Supervisor:
                 failure.__cause__ = self._fatal
                 self._waiting.popleft().set_exception(failure)
                 continue
-            with_room = [worker for worker in self.live if worker.busy < self._at_once]
+            with_room = [worker for worker in self.live if worker.busy < worker.at_once]
             if not with_room:
                 return
-            worker = min(with_room, key=lambda worker: worker.busy)
+            worker = min(with_room, key=lambda worker: (worker.busy - worker.at_once, worker.busy))
             worker.busy += 1
             self._waiting.popleft().set_result(worker)
 

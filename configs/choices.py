@@ -118,6 +118,12 @@ class Preset(StrEnum):
     RLVR = "rlvr"  # correctness alone: what calibration is compared with
 
 
+class GroupsPerWorker(StrEnum):
+    """How many groups a rollout worker samples at once, where that is no number."""
+
+    ADAPTIVE = "adaptive"  # as many as its engine has room for, by its own account
+
+
 class StaleGroups(StrEnum):
     """What a step does that would make an unfinished group too old to be trained on."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from configs.memory import Memory, ModelSize, estimate_memory, kv_bytes_per_token, parameter_count
+from configs.placement import core_problems
 from configs.reward_settings import LONGEST_PAUSE
 from configs.schema import (
     ConfidenceGradient,
@@ -54,8 +55,8 @@ def derive(recipe: Recipe, size: ModelSize | None = None) -> Derived:
         size = _whole(recipe.model.scratch)
     trajectories = rl.prompts_per_step * rl.samples_per_prompt
     groups_in_flight = (rl.max_policy_lag + 1) * rl.prompts_per_step
-    groups_per_worker = min(ceil(groups_in_flight / engine.workers), rl.groups_per_worker or groups_in_flight)
-    sequences = groups_per_worker * rl.samples_per_prompt
+    limit = rl.groups_per_worker if isinstance(rl.groups_per_worker, int) else groups_in_flight
+    sequences = min(ceil(groups_in_flight / engine.workers), limit) * rl.samples_per_prompt
     return Derived(
         trajectories_per_step=trajectories,
         tokens_per_step_at_most=trajectories * engine.tokens_per_sequence,
@@ -81,6 +82,7 @@ def problems(recipe: Recipe) -> list[str]:
         _device_problems,
         _adapter_problems,
         _nccl_problems,
+        core_problems,
         _reward_problems,
         _service_problems,
         _data_problems,

@@ -47,6 +47,16 @@ def section_under(section: type[Section] | None, key: str | int) -> type[Section
     return None if found is None else _section_of(found)
 
 
+def without_members(path: Sequence[str | int]) -> Sequence[str | int]:
+    """A mistake's path without what pydantic puts behind a key that takes several types: the one it tried."""
+    for end in range(1, len(path)):
+        section = section_at(path[: end - 1])
+        found = None if section is None else section.model_fields.get(str(path[end - 1]))
+        if found is not None and len(_members(found.annotation)) > 1:
+            return path[:end]
+    return path
+
+
 def expected_at(path: Sequence[str | int]) -> str:
     """What may stand at a path, in words, with the help of its key; "" where no key is there."""
     for end in range(len(path), 0, -1):  # an item of a list is answered with the list's key
@@ -77,6 +87,11 @@ def _describe(section: type[Section], prefix: str) -> Iterator[FieldHelp]:
         else:
             kind = type_name(found.annotation, found.metadata)
             yield FieldHelp(prefix + name, kind, _default(found), _help(found))
+
+
+def _members(annotation: object) -> list[object]:
+    union = get_origin(annotation) in (Union, UnionType)
+    return [member for member in get_args(annotation) if member is not NoneType] if union else [annotation]
 
 
 def _expected(found: FieldInfo) -> str:

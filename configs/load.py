@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from configs.document import Node, Place, Problem, RecipeError, put
-from configs.fields import FieldHelp, describe, expected_at, section_under, suggestion
+from configs.fields import FieldHelp, describe, expected_at, section_under, suggestion, without_members
 from configs.reading import EXTENDS, read_files, read_text
 from configs.schema import Recipe, Section
 
@@ -116,7 +116,7 @@ def _reading_order(problem: Problem) -> tuple[bool, str, int]:
 def _findings(error: ValidationError, tree: Node) -> Iterator[Problem]:
     """What pydantic found, in our words, at the places where the keys were written."""
     for found in error.errors(include_url=False):
-        path = found["loc"]
+        path = without_members(found["loc"])
         text = _explanation(path, found["type"], found["msg"], found["input"])
         yield Problem(tree.place_of(path), ".".join(map(str, path)), text)
 

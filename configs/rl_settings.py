@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from configs.choices import Correction, KlEstimator, LossMean, Proximal, StaleGroups
+from configs.choices import Correction, GroupsPerWorker, KlEstimator, LossMean, Proximal, StaleGroups
 from configs.corrections import TAKEN, unused, with_its_numbers
 from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section, Share
 
@@ -49,9 +49,10 @@ class Rl(Section):
     stale_groups: StaleGroups = StaleGroups.WAIT
     """What a step does that would make an unfinished group older than that: wait for it, or go on and drop the group.
     Long responses to hard prompts are dropped more often than others, and what is left is calibrated without them."""
-    groups_per_worker: PositiveInt | None = None
-    """Groups a rollout worker samples at once; as many as are admitted if not set. Those that wait start under newer
-    weights: no more than keep the learner busy are of use."""
+    groups_per_worker: PositiveInt | GroupsPerWorker | None = None
+    """Groups a rollout worker samples at once; as many as are admitted if not set; adaptive: as many as its engine has
+    places and keys and values for, found while it runs. Those that wait start under newer weights: no more than keep
+    the learner busy are of use."""
     correction: Correction = Correction.TRUNCATED
     """How tokens are corrected for that other weights sampled, in another arithmetic. The exact confidence gradient is
     over the policy's own probabilities, and outside of it."""

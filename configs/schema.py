@@ -18,6 +18,7 @@ from configs.choices import (
     Correction,
     Correctness,
     Credit,
+    GroupsPerWorker,
     KlEstimator,
     LossMean,
     Precision,
@@ -31,6 +32,7 @@ from configs.choices import (
     Through,
     WandbMode,
 )
+from configs.cores import CoreLists
 from configs.data_settings import Data, EmojiData, WordsData
 from configs.model_settings import GgufModel, Model, ScratchModel
 from configs.response import Response
@@ -50,6 +52,7 @@ __all__ = [
     "Engine",
     "Evaluation",
     "GgufModel",
+    "GroupsPerWorker",
     "Judge",
     "KlEstimator",
     "Learner",
@@ -149,7 +152,10 @@ class Learner(Section):
     gpus_per_rank: NonNegativeFloat = 0.0
     """Ray GPUs a rank reserves."""
     threads_per_rank: PositiveInt | None = None
-    """PyTorch threads of a rank; all of the machine's cores if not set (CPU only)."""
+    """PyTorch threads of a rank; all of its cores if not set (CPU only)."""
+    cores: CoreLists | None = None
+    """Cores that a node's ranks are kept on, an entry for each ("0-3", "4-7,12"), dealt out in turn by rank; the system
+    places them if not set."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage."""
     precision: Precision = Precision.BF16
@@ -178,7 +184,11 @@ class Engine(Section):
     gpus_per_worker: NonNegativeFloat = 0.0
     """Ray GPUs a worker reserves."""
     threads_per_worker: PositiveInt | None = None
-    """OpenMP threads of a worker's engine; vLLM's own choice if not set (CPU only)."""
+    """OpenMP threads of each process of a worker's engine; if not set, one for each of its cores where `cores` names
+    some, and vLLM's own choice where not (CPU only)."""
+    cores: CoreLists | None = None
+    """Cores that a node's workers are kept on, an entry for each ("0-15", "16-31"), dealt out in turn by worker; the
+    system places them if not set."""
     tensor_parallel: PositiveInt = 1
     """GPUs an engine's weights are split over."""
     precision: Precision = Precision.BF16

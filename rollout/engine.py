@@ -1,4 +1,4 @@
-"""What a rollout worker needs from an engine: three methods, whichever engine it is.
+"""What a rollout worker needs from an engine: four methods, whichever engine it is.
 
 `rollout.vllm_engine` implements them on vLLM, `rollout.simulated` without a model.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.occupancy import Occupancy
 from rollout.prompts import Prompt
 from rollout.trajectory import FinishReason, VersionSpan
 
@@ -69,6 +70,10 @@ class Engine(Protocol):
         Requests in flight keep the tokens they have and go on under the new version.
         Raises ValueError where `version` is not newer than the one held.
         """
+        ...
+
+    def occupancy(self) -> Occupancy:
+        """How full it is, and has been since it was last asked. Raises EngineDied where it is closed."""
         ...
 
     async def close(self) -> None:

@@ -12,7 +12,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, TypeAlias
@@ -21,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
+from rollout.occupancy import Occupancy
 from rollout.prompts import Prompt
+from rollout.simulated_batch import Seat, SimulatedBatch
 from rollout.trajectory import FinishReason, VersionSpan
 
 END_TOKEN = 0  # the end token of every simulated response; the others are above it
@@ -39,6 +40,7 @@ class Simulation:
     tokens_per_chunk: int = 16  # appended at once; a weight update falls between two chunks
     seconds_per_token: float = 0.0
     sequences_at_once: int | None = None  # more wait their turn; None: any number
+    kv_tokens: int | None = None  # room for keys and values; who finds none is put back; None: any number
     seconds_per_update: float = 0.0  # every request pauses for this long
     failure_probability: float = 0.0  # of a request, somewhere in its response
     death_probability: float = 0.0  # of the engine, somewhere in a response
@@ -76,8 +78,7 @@ class SimulatedEngine:
     ) -> None:
         self._simulation = simulation
         self._write = write or self._random_tokens
-        limit = simulation.sequences_at_once
-        self._room = asyncio.Semaphore(limit) if limit else nullcontext()
+        self._batch = SimulatedBatch(simulation.sequences_at_once, simulation.kv_tokens)
         self._version = version
         self._checksum = checksum or checksum_of
         self._random = np.random.Generator(np.random.Philox(key=seed))
@@ -92,8 +93,8 @@ class SimulatedEngine:
         """See `rollout.engine.Engine`."""
         started = time.time()
         draw = self._draw(prompt, sampling)
-        async with self._room:
-            spans = await self._sample(prompt, draw)
+        async with self._batch.seat(self._simulation.prompt_tokens) as seat:
+            spans = await self._sample(prompt, draw, seat)
         return EngineOutput(
             prompt_tokens=self._prompt_tokens(prompt),
             tokens=draw.tokens,
@@ -119,16 +120,24 @@ class SimulatedEngine:
                 self._running.set()
             return self._checksum(tensors)
 
+    def occupancy(self) -> Occupancy:
+        """See `rollout.engine.Engine`."""
+        if self._closed:
+            raise EngineDied("the engine is closed")
+        return self._batch.occupancy()
+
     async def close(self) -> None:
         """See `rollout.engine.Engine`."""
         self._closed = True
 
-    async def _sample(self, prompt: Prompt, draw: _Draw) -> tuple[VersionSpan, ...]:
+    async def _sample(self, prompt: Prompt, draw: _Draw, seat: Seat) -> tuple[VersionSpan, ...]:
         spans: list[VersionSpan] = []
         clock = asyncio.get_running_loop().time
         done, due = 0, clock()
         while done < len(draw.tokens):
             end = min(done + self._simulation.tokens_per_chunk, len(draw.tokens))
+            if await self._batch.grow(seat, end - done):
+                due = clock()
             due += (end - done) * self._simulation.seconds_per_token
             await asyncio.sleep(due - clock())  # so that to be woken late does not add up over the chunks
             if not self._running.is_set():

@@ -6,7 +6,7 @@ keys and values they have. A request's prefix cache belongs to the version it wa
 adapters alone are new, which pictures are encoded without; the cache of processed pictures does not
 depend on weights and stays.
 
-vllm is imported by this file, `vllm_settings`, `vllm_adapters`, `vllm_output` and `weight_receiver`
+vllm is imported by this file, `vllm_settings`, `vllm_adapters`, `vllm_output`, `vllm_stats` and `weight_receiver`
 alone. Its interface moves every few versions: this is 0.32's.
 """
 
@@ -36,11 +36,13 @@ from configs.schema import Lora
 from rollout.broadcast import Layout, Meeting
 from rollout.chat import ChatFormat, ImageLimits, Rendered
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
+from rollout.occupancy import Occupancy, OccupancyMeter
 from rollout.prompts import Prompt
 from rollout.staging import staged
 from rollout.vllm_adapters import adapter_request, staged_adapter
 from rollout.vllm_output import engine_output
 from rollout.vllm_settings import engine_arguments, engine_environment
+from rollout.vllm_stats import stats_for
 
 _SECONDS_TO_CLOSE = 1.0  # then the engine's process is killed: it has nothing to save
 _RETRYABLE = "error"  # such as a processed picture that the engine's cache has lost: the next request carries it
@@ -52,9 +54,16 @@ class VllmEngine:
     """Implements `rollout.engine.Engine`; `start` makes one."""
 
     def __init__(
-        self, llm: AsyncLLM, chat: ChatFormat, tokens_per_sequence: int, version: int, adapters: Lora | None
+        self,
+        llm: AsyncLLM,
+        chat: ChatFormat,
+        tokens_per_sequence: int,
+        version: int,
+        meter: OccupancyMeter,
+        adapters: Lora | None,
     ) -> None:
         self._llm = llm
+        self._meter = meter
         self._adapters = adapters
         self._chat = chat
         self._tokens_per_sequence = tokens_per_sequence
@@ -76,9 +85,10 @@ class VllmEngine:
         *,
         seed: int = 0,
         version: int = 0,
+        watched: bool = False,
         adapters: Lora | None = None,
     ) -> VllmEngine:
-        """Load the Hugging Face model in `model_dir`, as weight version `version`.
+        """Load the Hugging Face model in `model_dir` as weight version `version`; watched, it tells all of `occupancy`.
 
         With `adapters` these weights stay, and updates bring adapters of that kind, named as in peft's files.
         Takes seconds to minutes, during which the event loop stands still. The engine runs in a
@@ -86,24 +96,34 @@ class VllmEngine:
         """
         chat = ChatFormat(model_dir, limits)
         logging.getLogger("vllm").setLevel(logging.ERROR)
+        meter = OccupancyMeter()
+        arguments = engine_arguments(model_dir, settings, chat, seed, adapters)
         with engine_environment(settings):
-            llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, settings, chat, seed, adapters))
+            llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[stats_for(meter)] if watched else None)
         await llm.collective_rpc("end_with", args=(os.getpid(),))
         if adapters is not None:
             await llm.collective_rpc("begin_without_adapters", args=(version, adapters.rank))
         await llm.update_weight_version(str(version))
         await llm.get_supported_tasks()  # remembered: no request waits for it between its salt and its sending
-        return cls(llm, chat, settings.tokens_per_sequence, version, adapters)
+        engine = cls(llm, chat, settings.tokens_per_sequence, version, meter, adapters)
+        await engine._warm_up()
+        return engine
 
     async def generate(self, prompt: Prompt, sampling: SamplingSettings) -> EngineOutput:
         """See `rollout.engine.Engine`. Raises ValueError for a prompt this model can never answer."""
         started = time.time()
-        with self._as_engine_errors(prompt):
+        with self._meter.request(), self._as_engine_errors(prompt):
             for _ in range(_ATTEMPTS):
                 output = await self._sample(prompt, sampling)
                 if output.outputs[0].finish_reason != _RETRYABLE:
                     break
             return engine_output(output, started)
+
+    def occupancy(self) -> Occupancy:
+        """See `rollout.engine.Engine`. An engine that is not watched knows nothing of its queue and its cache."""
+        if self._closed:
+            raise EngineDied("the engine is closed")
+        return self._meter.read()
 
     async def update_weights(self, version: int, tensors: Weights) -> str:
         """See `rollout.engine.Engine`. Takes torch tensors on the CPU, all of the model's or all of its adapters'.
@@ -165,6 +185,16 @@ class VllmEngine:
         await self._llm.update_weight_version(str(version))
         await self._llm.resume_generation()
         return str(checksums[0])
+
+    async def _warm_up(self) -> None:
+        """Sample two tokens: an engine's first steps take longer, seconds where kernels are compiled.
+
+        Nothing is left of it: the prompt fills no block of the prefix cache, and the seed is the request's own.
+        """
+        parameters = self._sampling_parameters(SamplingSettings(1.0, 2, seed=0))
+        tokens = TokensPrompt(prompt_token_ids=[self._chat.tokenizer.eos_token_id])
+        async for _ in self._llm.generate(tokens, parameters, "warm-up"):
+            pass
 
     async def _sample(self, prompt: Prompt, sampling: SamplingSettings) -> RequestOutput:
         request = await self._request(prompt, sampling.response_tokens)

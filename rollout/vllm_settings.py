@@ -52,6 +52,10 @@ def engine_arguments(
         arguments.gpu_memory_utilization = settings.memory_share
     if _in_one_process(settings):
         arguments.distributed_executor_backend = "uni"
+    elif settings.tensor_parallel > 1:
+        # A process for each part, of this machine, which the actor's GPUs are all of. Within a placement group vLLM
+        # would otherwise start Ray actors, for which the job has reserved nothing.
+        arguments.distributed_executor_backend = "mp"
     return arguments
 
 
@@ -59,25 +63,27 @@ def engine_arguments(
 def engine_environment(settings: Engine) -> Iterator[None]:
     """Environment variables for the processes vLLM starts; this process gets its own back afterwards."""
     variables = {
-        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",  # forking a process that has threads can hang
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # forking a process that has threads can hang
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONWARNINGS": "ignore",  # its processes repeat what this one has said
     }
+    if settings.threads_per_worker is not None and current_platform.is_cpu():
+        variables |= _cpu_threads(settings.threads_per_worker)
     if _in_one_process(settings):
-        variables |= _cpu_threads(settings)
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # on CPUs the uniproc executor is refused without it
     with _environment(variables):
         yield
 
 
-def _cpu_threads(settings: Engine) -> dict[str, str]:
-    # vLLM would bind threads to cores, and every engine of a machine to the same ones. Unbound, and
-    # asleep while they wait for each other, they share the cores with other engines and a learner.
+def _cpu_threads(threads: int) -> dict[str, str]:
+    # vLLM would bind threads to cores, and every engine of a machine to the same ones. Unbound, and asleep while they
+    # wait for each other, they share the cores that the process is left or was given (`engine.cores`) with other
+    # engines and a learner.
     return {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(settings.threads_per_worker),
+        "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # on CPUs the uniproc executor is refused without it
     }
 
 

@@ -20,6 +20,7 @@ from rollout.broadcast import Meeting, layout_of, send
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.checksum import checksum
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings
+from rollout.occupancy import Occupancy
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, VersionSpan
 from rollout.vllm_engine import VllmEngine
@@ -53,7 +54,7 @@ def run() -> Iterator[Run]:
 @pytest.fixture(scope="module")
 def engine(run: Run, tiny_model: Path) -> Iterator[VllmEngine]:
     """One engine for all tests: each uses weight versions of its own. Only the last may break it."""
-    engine = run(VllmEngine.start(str(tiny_model), SETTINGS, LIMITS))
+    engine = run(VllmEngine.start(str(tiny_model), SETTINGS, LIMITS, watched=True))
     yield engine
     run(engine.close())
 
@@ -247,6 +248,26 @@ def test_weights_come_bucket_by_bucket_from_a_sender_that_the_engine_meets(
         assert output.version_spans == (VersionSpan(25, 0, len(output.tokens)),)
         expected = logprobs_by_transformers(model, chat, prompt, output, temperature=1.0)
         np.testing.assert_allclose(output.logprobs, expected, atol=TOLERANCE)
+
+
+def test_a_watched_engine_tells_of_its_requests_its_queue_and_its_cache(engine: VllmEngine, run: Run) -> None:
+    async def burst() -> list[Occupancy]:
+        engine.occupancy()
+        settings = SamplingSettings(1.0, 200)
+        running = [asyncio.create_task(engine.generate(TEXT_PROMPT, settings)) for _ in range(100)]
+        seen = []
+        while not all(request.done() for request in running):
+            await asyncio.sleep(0.05)
+            seen.append(engine.occupancy())
+        return [*seen, engine.occupancy()]
+
+    seen = run(burst())
+
+    assert max(found.unfinished for found in seen) == 100
+    assert sum(found.finished for found in seen) == 100
+    assert 0 < max(found.waiting for found in seen) <= 36  # its batch has 64 places
+    assert 0 < max(found.kv_use for found in seen) <= 1
+    assert (seen[-1].unfinished, seen[-1].preempted) == (0, 0)
 
 
 def test_a_version_that_is_not_newer_is_refused(engine: VllmEngine, run: Run, tiny_model: Path) -> None:

@@ -82,3 +82,12 @@ def test_a_folder_without_a_model_is_said_to_be_none(tmp_path: Path, exists: boo
 
     assert told.startswith("memory   not estimated: ")
     assert str(folder) in told
+
+
+def test_where_workers_and_ranks_are_kept_is_said() -> None:
+    def told(*overrides: str) -> str:
+        return describe_recipe(load_recipe(WORDS, overrides))
+
+    assert "cores    rollout workers where the system puts them; learner ranks where the" in told()
+    placed = told("engine.workers=2", "engine.cores=['0-3','4-7']", "learner.cores=['8-9']")
+    assert "cores    rollout workers in turn on 0-3 and 4-7; learner ranks on 8-9\n" in placed

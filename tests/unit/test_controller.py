@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -52,8 +52,23 @@ class FakePool:
     started_under: dict[int, int] = field(default_factory=dict)
     most_in_flight: int = 0
     cancelled: dict[int, int] = field(default_factory=dict)  # newest version at the time, by group
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(10**9))
 
-    async def generate(self, visit: Visit, _: object) -> int:
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {"worker_restarts": float(self.restarts)}
+
+    async def keep_to(self, groups: int | None, samples_per_group: int) -> None:
+        if groups is not None:
+            self.room = asyncio.Semaphore(self.size * groups)
+        await asyncio.Event().wait()
+
+    async def generate(self, visit: Visit, sampling: object, begins: Callable[[], None]) -> int:
+        async with self.room:
+            begins()
+            return await self._generate(visit)
+
+    async def _generate(self, visit: Visit) -> int:
         self.started_under[visit.group_id] = self.version
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -226,10 +241,10 @@ def test_a_result_that_comes_after_its_group_was_given_up_changes_nothing(tmp_pa
     run = trial(tmp_path, lag=1, slow={2: 100.0}, stale_groups=StaleGroups.DROP)
     generate = run.pool.generate
 
-    async def deaf(visit: Visit, sampling: object) -> int:
+    async def deaf(visit: Visit, *others: Any) -> int:
         """As Python 3.11's wait_for, where the result comes at the same moment as the cancellation."""
         try:
-            return await generate(visit, sampling)
+            return await generate(visit, *others)
         except asyncio.CancelledError:
             return visit.group_id
 
@@ -390,7 +405,8 @@ def test_the_log_says_how_much_an_update_took_of_the_network(tmp_path: Path) -> 
 def test_a_batch_that_never_comes_ends_the_run_with_what_it_waited_for(tmp_path: Path) -> None:
     run = trial(tmp_path)
 
-    async def never(*_: object) -> int:
+    async def never(visit: Visit, sampling: object, begins: Callable[[], None]) -> int:
+        begins()
         await asyncio.sleep(1e9)
         raise AssertionError
 

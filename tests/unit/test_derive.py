@@ -86,6 +86,10 @@ def test_a_limit_of_groups_for_each_worker_bounds_its_sequences(tmp_path: Path) 
     assert derived.queued_per_worker_at_most == 0
 
 
+def test_an_adaptive_limit_may_come_to_all_that_are_admitted(tmp_path: Path) -> None:
+    assert derive(recipe_with(tmp_path, "rl.groups_per_worker=adaptive")).sequences_per_worker_at_most == 32
+
+
 def test_ray_is_asked_for_the_sum_of_all_actors(tmp_path: Path) -> None:
     derived = derive(recipe_with(tmp_path))
 
@@ -261,6 +265,18 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_o
         (["learner.gpus_per_rank=2"], "learner.gpus_per_rank: got 2", "raise learner.ranks"),
         (["engine.tensor_parallel=2"], "engine.gpus_per_worker: got 0.5 ", "give a worker as many GPUs"),
         (["engine.gpus_per_worker=2"], "engine.gpus_per_worker: got 2", "raise engine.tensor_parallel"),
+        (["learner.cores=['0','1','2','3']"], "learner.cores: 4 entries for learner.ranks 3", "leave some out"),
+        (["engine.cores=['0','1','2','3','4']"], "engine.cores: 5 entries for engine.workers 4", "leave some out"),
+        (
+            ["learner.cores=['0-1','2']", "learner.threads_per_rank=2"],
+            "learner.cores: 2 threads (learner.threads_per_rank) are more than the cores of '2'",
+            "lower the threads",
+        ),
+        (
+            ["engine.gpus_per_worker=0", "engine.cores=['0-1','4-6']", "engine.threads_per_worker=3"],
+            "engine.cores: 3 threads (engine.threads_per_worker) are more than the cores of '0-1'",
+            "lower the threads",
+        ),
         (
             ["rewards.confidence_gradient=exact", "learner.attention=flash_attention_2", "learner.share_prompts=false"],
             "learner.attention: flash_attention_2 takes no tree mask, which rewards.confidence_gradient exact ",
@@ -354,6 +370,8 @@ def test_a_combination_that_cannot_work_is_named_with_its_remedy(
         ["rl.response_tokens=999", "evaluation.response_tokens=999"],
         ["engine.tokens_per_batch=20"],
         ["engine.tensor_parallel=2", "engine.gpus_per_worker=2"],
+        ["learner.cores=['0-1','2-3','4-5']", "learner.threads_per_rank=2", "engine.cores=['6-7']"],
+        ["engine.gpus_per_worker=0", "engine.cores=['6-7']", "engine.threads_per_worker=2"],
         ["seeding.source=annotators", "seeding.rows_per_prompt=33"],
         ["evaluation.temperature=0"],
         ["rewards.confidence_gradient=exact", "learner.attention=eager"],

@@ -15,6 +15,7 @@ from configs.schema import (
     EmojiData,
     Engine,
     GgufModel,
+    GroupsPerWorker,
     Model,
     Optimizer,
     Precision,
@@ -430,9 +431,20 @@ recipes = st.builds(
     response=st.builds(Response, reasoning_elements=st.lists(printable, max_size=3).map(tuple)),
     stage1=stages,
     stage2=stages,
-    rl=st.builds(Rl, steps=st.just(1), optimizer=optimizers, temperature=positive),
+    rl=st.builds(
+        Rl,
+        steps=st.just(1),
+        optimizer=optimizers,
+        temperature=positive,
+        groups_per_worker=st.none() | st.just(3) | st.just(GroupsPerWorker.ADAPTIVE),
+    ),
     rewards=st.builds(Rewards, scoring_rule=st.sampled_from(ScoringRule), allow_unsafe=st.booleans()),
-    engine=st.builds(Engine, precision=st.sampled_from(Precision), threads_per_worker=st.none() | st.just(2)),
+    engine=st.builds(
+        Engine,
+        precision=st.sampled_from(Precision),
+        threads_per_worker=st.none() | st.just(2),
+        cores=st.just(("0-1", "3")),
+    ),
     wandb=st.builds(Wandb, mode=st.sampled_from(["disabled", "offline", "online"])),
 )
 
@@ -493,12 +505,24 @@ def test_every_key_is_described_with_type_default_and_help() -> None:
     assert fields["rl.steps"].default is None
     assert fields["rewards.scoring_rule"].type == "brier | log | unclipped_log | spherical"
     assert fields["learner.threads_per_rank"].type == "int >= 1 or null"
+    assert fields["learner.cores"].type == "list of text or null"
+    assert fields["rl.groups_per_worker"].type == "int >= 1 or adaptive or null"
     assert fields["model.scratch.width"].help == "Hidden size of the text model."
     assert fields["response.reasoning_elements"].type == "list of text"
 
 
 def test_one_section_is_described_by_itself() -> None:
     assert [field.path for field in describe(Wandb, "wandb.")] == ["wandb.mode", "wandb.project"]
+
+
+def test_a_value_that_is_of_none_of_several_types_is_one_problem(write: Write) -> None:
+    for wrong in ("many", "0"):
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(write(), [f"rl.groups_per_worker={wrong}"])
+
+        (problem,) = caught.value.problems
+        expected = f"override: rl.groups_per_worker: got '{wrong}'; expected int >= 1 or adaptive or null (Groups a"
+        assert str(problem).startswith(expected)
 
 
 # --- a correction and its numbers

@@ -19,9 +19,10 @@ from cluster.sampling import RolloutWorkers
 from cluster.supervisor import NoWorkers
 from cluster.weight_update import WrongWeights
 from configs.load import load_recipe
-from configs.schema import Engine, Lora
+from configs.schema import Engine, GroupsPerWorker, Lora
 from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
+from rollout.occupancy import Occupancy
 from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
 from tests.unit import virtual_time
@@ -52,14 +53,17 @@ class FakeActor:
     killed: bool = False
     groups: list[int] = field(default_factory=list)
     started_from: str = ""
+    settings: Engine | None = None
+    watched: bool = False
     adapters: Lora | None = None
 
     def __getattr__(self, name: str) -> Any:
         return _Method(getattr(self, f"_{name}"))
 
-    async def _start(self, model_dir: str, *others: object) -> float:
-        self.started_from = model_dir
-        *_, self.adapters = others  # type: ignore[assignment]
+    async def _start(
+        self, model_dir: str, settings: Engine, _: ImageLimits, seed: int, watched: bool, adapters: Lora | None
+    ) -> float:
+        self.started_from, self.settings, self.watched, self.adapters = model_dir, settings, watched, adapters
         await asyncio.sleep(self.cluster.seconds_to_start)
         self._raise("start")
         return self.cluster.seconds_to_start
@@ -77,6 +81,10 @@ class FakeActor:
             return "other"
         self.held.append(update.version)
         return self.cluster.checksum
+
+    async def _occupancy(self) -> Occupancy:
+        self._raise("occupancy")
+        return Occupancy(unfinished=6, finished=0, waiting=0, kv_use=0.25, preempted=0)
 
     async def _close(self) -> None:
         self._raise("close")
@@ -176,6 +184,65 @@ def test_a_worker_asks_for_the_gpus_of_the_recipe(fake: FakeCluster) -> None:
     virtual_time.run(started(1, tensor_parallel=4, gpus_per_worker=4, cpus_per_worker=2))
 
     assert fake.resources == [{"num_cpus": 2, "num_gpus": 4}]
+
+
+def test_a_visit_begins_once_and_not_before_a_worker_has_room(fake: FakeCluster) -> None:
+    began: list[tuple[int, float]] = []
+
+    async def job() -> None:
+        pool = await started(2)
+        keeping = asyncio.create_task(pool.keep_to(1, 2))
+        fake.actors[0].fail["generate"] = EngineError("a cache was lost")
+        clock = asyncio.get_running_loop().time
+        since = clock()
+
+        def begins(number: int) -> Callable[[], None]:
+            return lambda: began.append((number, clock() - since))
+
+        await asyncio.gather(*(pool.generate(visit(n), SAMPLING, begins(n)) for n in range(3)))
+        assert pool.metrics == {"worker_restarts": 0.0}
+        keeping.cancel()
+
+    virtual_time.run(job())
+
+    assert began == [(0, 0.0), (1, 0.0), (2, 1.0)]
+    assert [len(actor.groups) for actor in fake.actors] == [1, 2]
+
+
+def test_engines_are_asked_how_full_they_are_where_the_limit_is_to_be_found(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await RolloutPool.start("model", Engine(sequences_at_once=16), ImageLimits(), 0, 60.0, watched=True)
+        assert fake.actors[0].watched
+        keeping = asyncio.create_task(pool.keep_to(GroupsPerWorker.ADAPTIVE, 2))
+        visits = [asyncio.create_task(pool.generate(visit(n), SAMPLING)) for n in range(20)]
+        await asyncio.sleep(0.9)
+        assert pool.in_flight == 8
+        await asyncio.sleep(0.2)
+        assert pool.metrics == {
+            "worker_restarts": 0.0,
+            "engine/groups_at_most": 13.0,  # ten of its places are free
+            "engine/groups": 12.0,  # eight are done since
+            "engine/waiting": 0.0,
+            "engine/kv_use": 0.25,
+            "engine/preempted": 0.0,
+        }
+        keeping.cancel()
+        await asyncio.wait(visits)
+
+    virtual_time.run(job())
+
+
+def test_workers_are_dealt_cores_and_a_replacement_takes_those_of_the_lost_one(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(3, cores=("0-3", "4-5"))
+        fake.actors[1].fail["generate"] = EngineDied("gone")
+        await asyncio.gather(*(pool.generate(visit(n), SAMPLING) for n in range(6)))
+        await asyncio.sleep(20.0)
+
+    virtual_time.run(job())
+
+    dealt = [(actor.settings.cores, actor.settings.threads_per_worker) for actor in fake.actors if actor.settings]
+    assert dealt == [(("0-3",), 4), (("4-5",), 2), (("0-3",), 4), (("4-5",), 2)]
 
 
 @pytest.mark.parametrize("death", [RayActorError(), EngineDied("gone")])

@@ -70,7 +70,13 @@ def test_a_setting_that_changes_the_model_changes_the_digest(override: str) -> N
 
 @pytest.mark.parametrize(
     "override",
-    ["stage1.log_every_steps=7", "rl.seconds_per_wait=5", "rl.checkpoint_every_steps=3", "data.errors_shown=1"],
+    [
+        "stage1.log_every_steps=7",
+        "rl.seconds_per_wait=5",
+        "rl.checkpoint_every_steps=3",
+        "data.errors_shown=1",
+        "learner.cores=['1']",
+    ],
 )
 def test_a_setting_that_changes_only_the_pace_leaves_the_digest(override: str) -> None:
     assert digest(demo(override), SECTIONS) == digest(demo(), SECTIONS)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rollout.engine import Engine, EngineDied, EngineError, EngineOutput, SamplingSettings
+from rollout.occupancy import Occupancy
 from rollout.prompts import Message, Prompt
 from rollout.simulated import END_TOKEN, SimulatedEngine, Simulation, checksum_of, spread_for
 from rollout.trajectory import FinishReason, VersionSpan
@@ -144,6 +145,35 @@ def test_sequences_beyond_what_an_engine_takes_at_once_wait_their_turn() -> None
         return asyncio.get_running_loop().time()
 
     assert virtual_time.run(main()) == pytest.approx(3 * 4.0)  # 64 tokens take 4 s
+
+
+def test_who_finds_no_room_for_keys_and_values_is_put_back_and_goes_on_when_there_is() -> None:
+    async def main() -> tuple[list[tuple[float, int]], Occupancy, Occupancy]:
+        engine = SimulatedEngine(replace(FIXED, kv_tokens=100), seed=0)
+        clock = asyncio.get_running_loop().time
+        ended: list[tuple[float, int]] = []
+
+        async def request() -> None:
+            output = await engine.generate(prompt(), LIMIT)
+            ended.append((clock(), len(output.tokens)))
+
+        running = [asyncio.create_task(request()) for _ in range(2)]
+        await asyncio.sleep(3.5)
+        during = engine.occupancy()
+        await asyncio.wait(running)
+        return ended, during, engine.occupancy()
+
+    ended, during, after = virtual_time.run(main())
+
+    # Of 16 + 64 tokens each, both hold 48 after two chunks of a second; the first to ask for 16 more is put back.
+    assert ended == [(4.0, 64), (6.0, 64)]
+    assert during == Occupancy(unfinished=2, finished=0, waiting=0, kv_use=0.8, preempted=1)
+    assert after == Occupancy(unfinished=0, finished=2, waiting=0, kv_use=0.0, preempted=0)
+
+
+def test_a_request_that_never_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="80 tokens never fits into 79"):
+        generate_many(SimulatedEngine(replace(FIXED, kv_tokens=79), seed=0), 1)
 
 
 def test_an_engine_that_dies_takes_its_requests_with_it_and_those_to_come() -> None:
