@@ -19,43 +19,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
-import os
-import platform
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.control_plane_measures import Figure, memory, scaling, tails, throughput
+from benchmarks.control_plane_measures import memory, scaling, tails, throughput
+from benchmarks.report import Report
 from benchmarks.stage3_run import Stage3
 
 MEASURES = {"throughput": throughput, "scaling": scaling, "tails": tails, "memory": memory}
-_VERSIONS = ("ray", "numpy", "torch", "msgpack", "tokenizers")
 
 
-async def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, list[Figure]]:
-    """The figures of each measurement, printed as they come."""
-    found = {}
+async def measure(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
+    """The figures of each measurement, into the report as they come."""
     started = Stage3.started(folder, arguments.raylets, arguments.hosts, arguments.reward_workers)
     async with started as stage3:
         for name in arguments.only:
             repeats = 1 if name == "memory" else arguments.repeats
-            found[name] = await MEASURES[name](
-                stage3, repeats, small=arguments.small, trajectories=arguments.trajectories
+            report.add(
+                name,
+                await MEASURES[name](stage3, repeats, small=arguments.small, trajectories=arguments.trajectories),
             )
-            show(name, found[name])
-    return found
-
-
-def show(name: str, figures: Sequence[Figure]) -> None:
-    """A table of one measurement."""
-    print(f"\n{name}")
-    for figure in figures:
-        span = f"({figure.lowest:,.{figure.decimals}f} to {figure.highest:,.{figure.decimals}f})"
-        print(f"  {figure.of:44}{figure.median:12,.{figure.decimals}f} {figure.unit:24}{span}", flush=True)
 
 
 def main() -> None:
@@ -73,21 +57,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers here")
     arguments = parser.parse_args()
     logging.getLogger("cluster").setLevel(logging.ERROR)
-    before = os.getloadavg()
+    report = Report(arguments)
     with tempfile.TemporaryDirectory(prefix="caliber-") as folder:
-        found = asyncio.run(measured(arguments, Path(folder)))
-    idle = os.sched_getscheduler(0) == os.SCHED_IDLE
-    print(f"\nload averages before and after: {before[0]:.1f}, {os.getloadavg()[0]:.1f}{', idle priority' * idle}")
-    if arguments.json is not None:
-        numbers = {
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-            "load_average": {"before": before, "after": os.getloadavg()},
-            "idle_priority": idle,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
-            "arguments": {name: value for name, value in vars(arguments).items() if name != "json"},
-            "figures": {name: [asdict(figure) for figure in figures] for name, figures in found.items()},
-        }
-        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        asyncio.run(measure(arguments, Path(folder), report))
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.report import Figure, figure
 from benchmarks.simulated_cluster import Fleet
 from benchmarks.stage3_run import ANSWERS, SAMPLES, Run, Settings, Stage3
 from rollout.simulated import Simulation, spread_for
@@ -16,23 +15,6 @@ TOKENS = 64  # of a response
 ALL_AT_ONCE = 1_000_000  # tokens: a response comes in one piece, where nothing is to be seen of its growing
 P99_OVER_MEDIAN = 20.0
 INSTANT = Simulation(median_tokens=TOKENS, length_spread=0.0, tokens_per_chunk=ALL_AT_ONCE)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number: its median over the repeats, and their range."""
-
-    of: str
-    unit: str
-    median: float
-    lowest: float
-    highest: float
-    decimals: int = 0
-
-
-def figure(of: str, unit: str, values: Sequence[float], decimals: int = 0) -> Figure:
-    """The figure of some repeats."""
-    return Figure(of, unit, statistics.median(values), min(values), max(values), decimals)
 
 
 async def throughput(stage3: Stage3, repeats: int, *, small: bool, trajectories: int) -> list[Figure]:

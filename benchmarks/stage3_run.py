@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, redirect_stdout
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.processes import cpu_seconds, driver_mib
 from benchmarks.simulated_cluster import CALLS_AT_ONCE, Fleet, SimulatedHost, SimulatedLearner, simulated_pool
+from benchmarks.step_watch import StepWatch
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.rewarding import RewardService
-from cluster.run_log import Metrics, RunLog
-from cluster.step_metrics import COLUMNS
+from cluster.run_log import Metrics
 from cluster.visits import Visits
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -84,39 +84,31 @@ class Run:
         return self.rate * self.tokens
 
 
-class StepWatch(RunLog):
-    """The run's log, which notes the times and ends the run when it has seen enough steps."""
+class RunWatch(StepWatch):
+    """Notes times, memory and tokens."""
 
     def __init__(self, folder: Path, recipe: Recipe, settings: Settings) -> None:
-        super().__init__(folder, "stage3", COLUMNS, recipe)
-        self.controller: Controller | None = None
+        super().__init__(folder, recipe, settings.warm_up_steps + settings.steps)
         self._settings = settings
         self._marks: list[tuple[float, Mapping[str, float]]] = []
         self._memory: list[tuple[int, float]] = []
         self._tokens: list[float] = []
-        self._last: Metrics = {}
+        self._last_line: Metrics = {}
 
-    def log(self, metrics: Metrics, step: int) -> None:
-        """As the production log, but for the console."""
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-            super().log(metrics, step)
+    def seen(self, metrics: Metrics, step: int) -> None:
+        """See `StepWatch`."""
         first, last = self._settings.warm_up_steps, self._settings.warm_up_steps + self._settings.steps
-        if step > last:
-            return
         self._memory.append((step * self._settings.prompts_per_step * SAMPLES, driver_mib()))
         if step > first:
             self._tokens.append(metrics["response_tokens"] or 0.0)
         if step in (first, last):
             self._marks.append((time.perf_counter(), cpu_seconds()))
-        if step == last:
-            self._last = metrics
-            assert self.controller is not None
-            self.controller.stop()
+        self._last_line = metrics
 
     def run(self) -> Run:
         """What there was to see."""
         (begun, before), (ended, after) = self._marks
-        counts = {name: value for name, value in self._last.items() if value and name.startswith(_COUNTS)}
+        counts = {name: value for name, value in self._last_line.items() if value and name.startswith(_COUNTS)}
         return Run(
             trajectories=self._settings.steps * self._settings.prompts_per_step * SAMPLES,
             seconds=ended - begun,
@@ -165,7 +157,7 @@ class Stage3:
         recipe = _recipe(settings)
         await self.learner.prepare.remote(settings.seconds_per_step)
         async with simulated_pool(self.hosts, self.model_dir, recipe, settings.fleet) as pool:
-            with StepWatch(folder, recipe, settings) as watch:
+            with RunWatch(folder, recipe, settings) as watch:
                 parts = Parts(
                     visits=Visits(PROMPTS, recipe.rewards.reference, SAMPLES, recipe.seed),
                     pool=pool,

@@ -1,0 +1,74 @@
+"""vLLM alone: a run's requests through `AsyncLLM`, with the run's engine arguments and nothing of ours around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+
+from PIL import Image
+from vllm import SamplingParams, TokensPrompt
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from benchmarks.real_run import prompts_of, visits_of
+from benchmarks.step_times import seconds_per_step
+from cluster.quiet import quiet
+from configs.schema import Recipe
+from rollout.chat import ChatFormat, ImageLimits
+from rollout.prompts import Prompt
+from rollout.vllm_settings import engine_arguments, engine_environment
+
+
+def generate(model_dir: str, recipe: Recipe, warm_up: int, steps: int) -> float:
+    """Seconds for the responses of a step, of so many after `warm_up` (1 at least).
+
+    Prompts, their order, the groups in flight and how responses are sampled are a run's. Pictures are read and prompts
+    rendered before. In a process of its own.
+    """
+    return asyncio.run(_generate(model_dir, recipe, warm_up, steps))
+
+
+async def _generate(model_dir: str, recipe: Recipe, warm_up: int, steps: int) -> float:
+    quiet()
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    chat, rl = ChatFormat(model_dir, ImageLimits.of(recipe.model, recipe.data)), recipe.rl
+    with engine_environment(recipe.engine):
+        llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, recipe.engine, chat, recipe.seed + 1))
+    visits = visits_of(recipe, prompts_of(recipe), warm_up + steps + 1)
+    numbers = range((warm_up + steps + 1) * rl.prompts_per_step)  # one step more: the last one ends with all in flight
+    asked = [_read(chat, visits.visit(number).prompt) for number in numbers]
+    sampling = SamplingParams(
+        temperature=rl.temperature,
+        max_tokens=rl.response_tokens,
+        logprobs=0,
+        flat_logprobs=True,
+        logit_bias=dict.fromkeys(chat.barred_token_ids(), -math.inf),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
+    room = asyncio.Semaphore((rl.groups_per_worker or len(asked)) * recipe.engine.workers)
+    done: list[float] = []
+
+    async def sample(group: int, number: int) -> None:
+        ids, images = asked[group]
+        request = TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": images})
+        async for output in llm.generate(request, sampling, f"{group}-{number}"):
+            assert not output.finished or len(output.outputs[0].token_ids) == rl.response_tokens
+
+    async def visit(group: int) -> None:
+        async with room:
+            await asyncio.gather(*(sample(group, number) for number in range(rl.samples_per_prompt)))
+        done.append(time.perf_counter())
+
+    try:
+        await asyncio.gather(*(visit(group) for group in range(len(asked))))
+    finally:
+        llm.shutdown(1.0)  # seconds; then its process is killed, which has nothing to save
+    return seconds_per_step(done, rl.prompts_per_step, warm_up, steps)
+
+
+def _read(chat: ChatFormat, prompt: Prompt) -> tuple[list[int], list[Image.Image]]:
+    return list(chat.render(prompt).token_ids), chat.load_images(prompt)
