@@ -54,7 +54,8 @@ async def _generate(model_dir: str, recipe: Recipe, warm_up: int, steps: int) ->
 
     async def sample(group: int, number: int) -> None:
         ids, images = asked[group]
-        request = TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": images})
+        tokens = TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": images})
+        (request,) = await llm.renderer.render_cmpl_async([tokens])  # as vLLM's own server does
         async for output in llm.generate(request, sampling, f"{group}-{number}"):
             assert not output.finished or len(output.outputs[0].token_ids) == rl.response_tokens
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -151,4 +152,5 @@ async def real_run(recipe: Recipe, model_dir: str, warm_up: int, steps: int) -> 
         )
         watch.controller = Controller(recipe, parts)
         await watch.controller.run()
+    shutil.rmtree(folder.checkpoints)  # the last one, written when the run was told to end
     return Steps(watch.lines)

@@ -98,10 +98,11 @@ class _Measurement:
 
     async def _stream(self, times: list[float], name: str) -> None:
         prompt = self._prompts[0]
-        request = TokensPrompt(
+        tokens = TokensPrompt(
             prompt_token_ids=list(self._chat.render(prompt).token_ids),
             multi_modal_data={"image": self._chat.load_images(prompt)},
         )
+        (request,) = await self._llm.renderer.render_cmpl_async([tokens])
         sampling = SamplingParams(
             max_tokens=self._recipe.rl.response_tokens,
             logit_bias=dict.fromkeys(self._chat.barred_token_ids(), -math.inf),
