@@ -6,13 +6,13 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Sequence
 
 from PIL import Image
 from vllm import SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from benchmarks.real_run import prompts_of, visits_of
 from benchmarks.step_times import seconds_per_step
 from cluster.quiet import quiet
 from configs.schema import Recipe
@@ -21,24 +21,23 @@ from rollout.prompts import Prompt
 from rollout.vllm_settings import engine_arguments, engine_environment
 
 
-def generate(model_dir: str, recipe: Recipe, warm_up: int, steps: int) -> float:
+def generate(model_dir: str, recipe: Recipe, prompts: Sequence[Prompt], warm_up: int, steps: int) -> float:
     """Seconds for the responses of a step, of so many after `warm_up` (1 at least).
 
-    Prompts, their order, the groups in flight and how responses are sampled are a run's. Pictures are read and prompts
-    rendered before. In a process of its own.
+    The prompts are a run's, in its order, one for each group, with a step's more than are measured: the last one ends
+    with all in flight. The groups in flight and how responses are sampled are the recipe's. Pictures are read and
+    prompts rendered before. In a process of its own.
     """
-    return asyncio.run(_generate(model_dir, recipe, warm_up, steps))
+    return asyncio.run(_generate(model_dir, recipe, prompts, warm_up, steps))
 
 
-async def _generate(model_dir: str, recipe: Recipe, warm_up: int, steps: int) -> float:
+async def _generate(model_dir: str, recipe: Recipe, prompts: Sequence[Prompt], warm_up: int, steps: int) -> float:
     quiet()
     logging.getLogger("vllm").setLevel(logging.ERROR)
     chat, rl = ChatFormat(model_dir, ImageLimits.of(recipe.model, recipe.data)), recipe.rl
     with engine_environment(recipe.engine):
         llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, recipe.engine, chat, recipe.seed + 1))
-    visits = visits_of(recipe, prompts_of(recipe), warm_up + steps + 1)
-    numbers = range((warm_up + steps + 1) * rl.prompts_per_step)  # one step more: the last one ends with all in flight
-    asked = [_read(chat, visits.visit(number).prompt) for number in numbers]
+    asked = [_read(chat, prompt) for prompt in prompts]
     sampling = SamplingParams(
         temperature=rl.temperature,
         max_tokens=rl.response_tokens,

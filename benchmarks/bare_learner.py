@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import deepspeed
 import torch
 
-from benchmarks.real_run import prompts_of
 from benchmarks.step_times import Trained
 from cluster.quiet import quiet
 from configs.schema import Recipe
@@ -18,13 +17,16 @@ from learner.batching import MicroBatch
 from learner.policy import Rank, ResponseLogprobs, join, load_model
 from learner.sequences import micro_batches, rl_sequences
 from rollout.chat import ChatFormat, ImageLimits
+from rollout.prompts import Prompt
 from rollout.rollout_file import read_rollouts
 
 _SECONDS_TO_JOIN = 60.0
 
 
-def train(model_dir: str, recipe: Recipe, rollouts: Path, warm_up: int, steps: int) -> Trained:
-    """Optimizer steps on the groups of a run, which is over, in the order of their ids.
+def train(
+    model_dir: str, recipe: Recipe, prompts: Sequence[Prompt], rollouts: Path, warm_up: int, steps: int
+) -> Trained:
+    """Optimizer steps on the groups of a run, which is over, in the order of their ids. The prompts are the run's.
 
     All micro-batches are made before. One rank, in a process of its own.
     """
@@ -32,7 +34,7 @@ def train(model_dir: str, recipe: Recipe, rollouts: Path, warm_up: int, steps: i
     torch.set_num_threads(recipe.learner.threads_per_rank or 1)
     join(Rank(0, 1, _free_address(), _SECONDS_TO_JOIN))
     chat = ChatFormat(model_dir, ImageLimits.of(recipe.model, recipe.data))
-    batches = [own for _, own in zip(range(warm_up + steps), _batches(chat, recipe, rollouts), strict=False)]
+    batches = [own for _, own in zip(range(warm_up + steps), _batches(chat, recipe, prompts, rollouts), strict=False)]
     if len(batches) < warm_up + steps:
         raise ValueError(f"{rollouts} has groups for {len(batches)} steps, expected {warm_up + steps}")
     engine = _engine(model_dir, recipe, chat)
@@ -46,17 +48,17 @@ def train(model_dir: str, recipe: Recipe, rollouts: Path, warm_up: int, steps: i
     return Trained(seconds / steps, tokens / seconds)
 
 
-def _batches(chat: ChatFormat, recipe: Recipe, rollouts: Path) -> Iterator[list[MicroBatch]]:
+def _batches(chat: ChatFormat, recipe: Recipe, prompts: Sequence[Prompt], rollouts: Path) -> Iterator[list[MicroBatch]]:
     """The micro-batches of each step."""
     found = {group.group_id: group for file in rollouts.glob("*.rollouts") for group in read_rollouts(file)}
-    prompts = {prompt.prompt_id: prompt for prompt in prompts_of(recipe)}
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
     groups, size = [found[number] for number in sorted(found)], recipe.rl.prompts_per_step
     for first in range(0, len(groups) - size + 1, size):
         sequences = [
             sequence
             for group in groups[first : first + size]
             for sequence in rl_sequences(
-                group, chat.expand(prompts[group.prompt_id]), recipe.rewards.weights, recipe.rewards
+                group, chat.expand(by_id[group.prompt_id]), recipe.rewards.weights, recipe.rewards
             )
         ]
         yield micro_batches(sequences, chat, recipe.learner)

@@ -28,7 +28,7 @@ from configs.schema import Recipe
 
 Setting = Mapping[str, object]
 
-_FILLING = 3  # steps until an asynchronous run is as it will be
+_FILLING = 2  # steps until an asynchronous run is as it will be
 _ROOM = 80  # tokens of a sequence for the prompt
 _HEAD = 48  # width of an attention head, in every model
 _BYTES = 4  # of a parameter: models are built in fp32

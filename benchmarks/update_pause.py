@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from itertools import cycle, islice
 
 from vllm import SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
-from benchmarks.real_run import prompts_of
 from benchmarks.step_times import Pause, standstill
 from cluster.quiet import quiet
 from cluster.receiver import Receiver
@@ -26,25 +26,26 @@ from learner.policy import load_model
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.checksum import checksum
 from rollout.engine import SamplingSettings
+from rollout.prompts import Prompt
 from rollout.staging import staged
 from rollout.vllm_engine import VllmEngine
 
 _TOKENS_BEFORE = 20  # of the stream, for what is usual between two
 
 
-def pauses(model_dir: str, recipe: Recipe, repeats: int) -> list[Pause]:
+def pauses(model_dir: str, recipe: Recipe, prompts: Sequence[Prompt], repeats: int) -> list[Pause]:
     """So many updates, after one that warms up. In a process of its own."""
-    return asyncio.run(_Measurement(model_dir, recipe).run(repeats))
+    return asyncio.run(_Measurement(model_dir, recipe, prompts).run(repeats))
 
 
 class _Measurement:
-    def __init__(self, model_dir: str, recipe: Recipe) -> None:
+    def __init__(self, model_dir: str, recipe: Recipe, prompts: Sequence[Prompt]) -> None:
         quiet()
         self._model_dir = model_dir
         self._recipe = recipe
         self._limits = ImageLimits.of(recipe.model, recipe.data)
         self._chat = ChatFormat(model_dir, self._limits)
-        self._prompts = prompts_of(recipe)
+        self._prompts = prompts
         model = load_model(model_dir, recipe.learner)
         self._weights = {found.name: found.merged() for found in mergeable_parameters(model)}
         self._receiver = Receiver()
