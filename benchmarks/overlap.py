@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -44,12 +43,13 @@ def main() -> None:
     if "balance" in given.only and "curve" not in given.only and given.balance is None:
         parser.error("`balance` without `curve` needs --balance")
     logging.getLogger("cluster").setLevel(logging.ERROR)
-    repeats, steps = given.repeats or (1 if given.small else 5), given.steps or (2 if given.small else 5)
-    places = given.places or ([2, 8] if given.small else [4, 12, 60])
-    measure(given, repeats, steps, places)
+    given.repeats = given.repeats or (1 if given.small else 5)  # as the report is to name them
+    given.steps = given.steps or (2 if given.small else 5)
+    given.places = given.places or ([2, 8] if given.small else [4, 12, 60])
+    measure(given)
 
 
-def measure(given: argparse.Namespace, repeats: int, steps: int, places: Sequence[int]) -> None:
+def measure(given: argparse.Namespace) -> None:
     """The measurements that are asked for, printed as they come."""
     # Here: the processes that are started look into this file, and are to start without Ray and DeepSpeed.
     from benchmarks.overlap_measures import Bench, balance, curve, pause
@@ -57,17 +57,16 @@ def measure(given: argparse.Namespace, repeats: int, steps: int, places: Sequenc
 
     report = Report(given)
     with tempfile.TemporaryDirectory(prefix="caliber-") as own:
-        bench = Bench.at(Path(own), steps, given.lag, given.small)
+        bench = Bench.at(Path(own), given.steps, given.lag, given.small)
         with own_ray(Path(own)) if given.only != ["pause"] else nullcontext():
-            in_balance = given.balance
             if "curve" in given.only:
-                figures, found = curve(bench, places)
-                in_balance = in_balance or found
+                figures, found = curve(bench, given.places)
+                given.balance = given.balance or found
                 report.add("curve", figures)
             if "balance" in given.only:
-                report.add("balance", balance(bench, in_balance, repeats))
+                report.add("balance", balance(bench, given.balance, given.repeats))
         if "pause" in given.only:
-            report.add("pause", pause(bench, repeats))
+            report.add("pause", pause(bench, given.repeats))
     report.finish()
 
 

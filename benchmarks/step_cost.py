@@ -97,11 +97,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
     logging.getLogger("cluster").setLevel(logging.ERROR)
-    report, steps = Report(given), given.steps or (2 if given.small else 5)
+    given.steps = given.steps or (2 if given.small else 5)
+    report = Report(given)
     with tempfile.TemporaryDirectory(prefix="caliber-") as own, own_ray(Path(own)):
         for table in given.only:
             values = TABLES[table][1][: 2 if given.small else None]
-            figures = [measured(table, value, Path(own), steps, small=given.small) for value in values]
+            figures = [measured(table, value, Path(own), given.steps, small=given.small) for value in values]
             report.add(table, [each for line in figures for each in line])
     report.finish()
 
