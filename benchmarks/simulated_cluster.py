@@ -22,12 +22,13 @@ from cluster.rollout_actor import RolloutWorker
 from cluster.supervisor import Worker
 from cluster.transport import WholeSender
 from cluster.weight_update import WeightUpdate
-from configs.schema import Engine, Lora, Recipe, RewardWeights
+from configs.schema import Engine, Recipe, RewardWeights
 from learner.rl import RlReport
 from rollout.chat import ImageLimits
 from rollout.checksum import checksum
 from rollout.codec import decode_group
 from rollout.engine import EngineDied, SamplingSettings
+from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
 from rollout.simulated import SimulatedEngine, Simulation
 from rollout.simulated_text import ResponseWriter
@@ -62,17 +63,9 @@ class SimulatedWorker(RolloutWorker):
         self._tokenizer = tokenizer
         self._writer = writer
 
-    async def start(
-        self,
-        model_dir: str,
-        settings: Engine,
-        limits: ImageLimits,
-        seed: int,
-        watched: bool = False,
-        adapters: Lora | None = None,
-    ) -> float:
+    async def start(self, setup: EngineSetup) -> float:
         """Take the engine's place; there is nothing to load."""
-        self._engine = SimulatedEngine(self._simulation, seed, checksum=checksum, write=self._writer)  # type: ignore[assignment]
+        self._engine = SimulatedEngine(self._simulation, setup.seed, checksum=checksum, write=self._writer)  # type: ignore[assignment]
         return 0.0
 
 
@@ -96,12 +89,12 @@ class SimulatedHost:
         self._fleet = fleet
         self._writer = ResponseWriter(self._tokenizer, recipe.response, fleet.answers)
 
-    async def start(self, place: Place, *arguments: Any) -> float:
+    async def start(self, place: Place, setup: EngineSetup) -> float:
         """As the production actor's."""
         worker = SimulatedWorker(
             f"rollout-{place.index}", self._fleet.simulation_of(place.index), self._tokenizer, self._writer
         )
-        seconds = await worker.start(*arguments)
+        seconds = await worker.start(setup)
         self._workers[place] = worker
         return seconds
 
@@ -154,8 +147,8 @@ class EngineHandle:
 class SimulatedPool(RolloutPool):
     """The rollout pool over engines that share processes."""
 
-    def __init__(self, hosts: Sequence[Any], model_dir: str, engines: int, seed: int, seconds_per_wait: float) -> None:
-        super().__init__(model_dir, Engine(workers=engines), ImageLimits(), seed, seconds_per_wait)
+    def __init__(self, hosts: Sequence[Any], setup: EngineSetup, seconds_per_wait: float) -> None:
+        super().__init__(setup, seconds_per_wait)
         self._hosts = hosts
 
     def _make(self, worker: Worker) -> EngineHandle:
@@ -172,7 +165,8 @@ async def simulated_pool(
 ) -> AsyncIterator[SimulatedPool]:
     """A pool of a fleet, spread over the hosts; its engines end with the context."""
     ray.get([host.prepare.remote(model_dir, recipe, fleet) for host in hosts])
-    pool = SimulatedPool(hosts, model_dir, fleet.engines, recipe.seed, recipe.rl.seconds_per_wait)
+    setup = EngineSetup(model_dir, Engine(workers=fleet.engines), ImageLimits(), recipe.seed)
+    pool = SimulatedPool(hosts, setup, recipe.rl.seconds_per_wait)
     await pool.bring_up()
     try:
         yield pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import ray
@@ -16,9 +17,9 @@ from cluster.supervisor import Supervisor, Worker
 from cluster.waiting import within
 from cluster.weight_update import WeightUpdate, WrongWeights
 from configs.placement import engine_of
-from configs.schema import Engine, GroupsPerWorker, Lora
-from rollout.chat import ImageLimits
+from configs.schema import GroupsPerWorker
 from rollout.engine import EngineError, SamplingSettings
+from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
 from rollout.worker import Visit
 
@@ -28,47 +29,19 @@ logger = logging.getLogger(__name__)
 class RolloutPool:
     """Rollout workers under supervision."""
 
-    def __init__(
-        self,
-        model_dir: str,
-        settings: Engine,
-        limits: ImageLimits,
-        seed: int,
-        seconds_per_wait: float,
-        *,
-        watched: bool = False,
-        adapters: Lora | None = None,
-    ) -> None:
-        """`watched` engines say how full they are, which adaptive limits need; it costs them time.
-
-        With `adapters`, which name their targets, updates hold them alone.
-        """
-        self._model_dir = model_dir
-        self._settings = settings
-        self._limits = limits
-        self._seed = seed
+    def __init__(self, setup: EngineSetup, seconds_per_wait: float) -> None:
+        """Workers differ from `setup` in their seeds and, of its cores, in their own."""
+        self._setup = setup
         self._seconds = seconds_per_wait
-        self._watched = watched
-        self._adapters = adapters
         self._latest: WeightUpdate | Offer | None = None
-        names = [f"rollout-{index}" for index in range(settings.workers)]
+        names = [f"rollout-{index}" for index in range(setup.settings.workers)]
         self._supervisor = Supervisor(names, self._make, self._ready, kill=self._kill)
-        self._group_limits = GroupLimits(self._supervisor, settings.sequences_at_once, self._occupancy)
+        self._group_limits = GroupLimits(self._supervisor, setup.settings.sequences_at_once, self._occupancy)
 
     @classmethod
-    async def start(
-        cls,
-        model_dir: str,
-        settings: Engine,
-        limits: ImageLimits,
-        seed: int,
-        seconds_per_wait: float,
-        *,
-        watched: bool = False,
-        adapters: Lora | None = None,
-    ) -> Self:
+    async def start(cls, setup: EngineSetup, seconds_per_wait: float) -> Self:
         """Start all workers, at once."""
-        pool = cls(model_dir, settings, limits, seed, seconds_per_wait, watched=watched, adapters=adapters)
+        pool = cls(setup, seconds_per_wait)
         await pool.bring_up()
         return pool
 
@@ -142,7 +115,7 @@ class RolloutPool:
 
         The learner that published them may end then, and with it the references to them.
         """
-        self._model_dir = model_dir
+        self._setup = replace(self._setup, model_dir=model_dir)
         self._latest = None
 
     async def close(self) -> None:
@@ -166,23 +139,26 @@ class RolloutPool:
 
     def _make(self, worker: Worker) -> Any:
         return RolloutActor.options(
-            num_cpus=self._settings.cpus_per_worker,
-            num_gpus=self._settings.gpus_per_worker,
+            num_cpus=self._setup.settings.cpus_per_worker,
+            num_gpus=self._setup.settings.gpus_per_worker,
         ).remote(worker.name)
 
     def _kill(self, actor: Any) -> None:
         ray.kill(actor)
 
     async def _ready(self, worker: Worker) -> None:
-        model_dir = self._model_dir
-        seed = self._seed + 1 + worker.index  # else workers would sample the same
-        settings = engine_of(self._settings, worker.index)
-        started = worker.actor.start.remote(model_dir, settings, self._limits, seed, self._watched, self._adapters)
+        common = self._setup
+        own = replace(
+            common,
+            settings=engine_of(common.settings, worker.index),
+            seed=common.seed + 1 + worker.index,  # else workers would sample the same
+        )
+        started = worker.actor.start.remote(own)
         seconds = await within(started, self._seconds, f"{worker.name} to start")
         logger.info("%s started in %.1f s", worker.name, seconds)
         loaded = None
         while (update := self._latest) is not loaded and update is not None:  # a newer one may come meanwhile
             await self._hand_over(worker, update)
             loaded = update
-        if model_dir != self._model_dir:
-            raise EngineError(f"{worker.name} was to start from {self._model_dir} meanwhile")
+        if own.model_dir != self._setup.model_dir:
+            raise EngineError(f"{worker.name} was to start from {self._setup.model_dir} meanwhile")

@@ -11,10 +11,10 @@ from cluster.cores import keep_on
 from cluster.quiet import quiet
 from cluster.receiver import Receiver
 from cluster.weight_update import WeightUpdate
-from configs.schema import Engine, Lora
-from rollout.chat import ChatFormat, ImageLimits
+from rollout.chat import ChatFormat
 from rollout.codec import encode_group
 from rollout.engine import SamplingSettings
+from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
 from rollout.worker import Visit, sample_group
 
@@ -27,30 +27,27 @@ class RolloutWorker:
         self._name = name
         self._receiver = Receiver()
 
-    async def start(
-        self,
-        model_dir: str,
-        settings: Engine,
-        limits: ImageLimits,
-        seed: int,
-        watched: bool = False,
-        adapters: Lora | None = None,
-    ) -> float:
+    async def start(self, setup: EngineSetup) -> float:
         """Start the engine with the model's own weights as version 0; returns the seconds it took.
 
-        Raises ValueError where it cannot be kept on the cores of `settings`, which has one entry or none.
+        Raises ValueError where it cannot be kept on the cores of its settings, which have one entry or none.
         """
-        if settings.cores is not None:  # before vLLM starts threads and processes
-            keep_on(settings.cores[0], self._name, "engine.cores")
+        if setup.settings.cores is not None:  # before vLLM starts threads and processes
+            keep_on(setup.settings.cores[0], self._name, "engine.cores")
         from rollout.vllm_engine import (
             VllmEngine,  # here: vllm takes seconds to import, other actors do without
         )
 
         started = time.perf_counter()
         self._engine = await VllmEngine.start(
-            model_dir, settings, limits, seed=seed, watched=watched, adapters=adapters
+            setup.model_dir,
+            setup.settings,
+            setup.limits,
+            seed=setup.seed,
+            watched=setup.watched,
+            adapters=setup.adapters,
         )
-        self._tokenizer = ChatFormat(model_dir, limits).tokenizer.backend_tokenizer
+        self._tokenizer = ChatFormat(setup.model_dir, setup.limits).tokenizer.backend_tokenizer
         return time.perf_counter() - started
 
     async def generate(self, visit: Visit, sampling: SamplingSettings) -> tuple[None, bytes]:

@@ -16,6 +16,7 @@ from learner.architecture import with_targets
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
 from rollout.engine import SamplingSettings
+from rollout.engine_setup import EngineSetup
 from rollout.prompts import Prompt
 from rollout.trajectory import Group
 from rollout.worker import Visit
@@ -51,15 +52,15 @@ class RolloutWorkers:
         limits = ImageLimits.of(recipe.model, recipe.data)
         if adapters is not None:
             adapters = with_targets(adapters, Path(model_dir))
-        return await RolloutPool.start(
+        setup = EngineSetup(
             model_dir,
             recipe.engine,
             limits,
             recipe.seed,
-            recipe.rl.seconds_per_wait,
             watched=recipe.rl.groups_per_worker is GroupsPerWorker.ADAPTIVE,
             adapters=adapters,
         )
+        return await RolloutPool.start(setup, recipe.rl.seconds_per_wait)
 
     def now_hold(self, model_dir: str) -> None:
         """The workers' weights were changed to those of another directory, which has no adapters beside them."""

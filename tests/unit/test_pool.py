@@ -19,9 +19,10 @@ from cluster.sampling import RolloutWorkers
 from cluster.supervisor import NoWorkers
 from cluster.weight_update import WrongWeights
 from configs.load import load_recipe
-from configs.schema import Engine, GroupsPerWorker, Lora
+from configs.schema import Engine, GroupsPerWorker
 from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
+from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
 from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
@@ -52,18 +53,13 @@ class FakeActor:
     wrong: int = 0  # times that it finds other weights
     killed: bool = False
     groups: list[int] = field(default_factory=list)
-    started_from: str = ""
-    settings: Engine | None = None
-    watched: bool = False
-    adapters: Lora | None = None
+    setups: list[EngineSetup] = field(default_factory=list)  # what it was started from
 
     def __getattr__(self, name: str) -> Any:
         return _Method(getattr(self, f"_{name}"))
 
-    async def _start(
-        self, model_dir: str, settings: Engine, _: ImageLimits, seed: int, watched: bool, adapters: Lora | None
-    ) -> float:
-        self.started_from, self.settings, self.watched, self.adapters = model_dir, settings, watched, adapters
+    async def _start(self, setup: EngineSetup) -> float:
+        self.setups.append(setup)
         await asyncio.sleep(self.cluster.seconds_to_start)
         self._raise("start")
         return self.cluster.seconds_to_start
@@ -151,7 +147,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 
 async def started(workers: int = 2, **settings: Any) -> RolloutPool:
-    return await RolloutPool.start("model", Engine(workers=workers, **settings), ImageLimits(), 0, 60.0)
+    return await RolloutPool.start(EngineSetup("model", Engine(workers=workers, **settings), ImageLimits()), 60.0)
 
 
 def test_the_least_loaded_worker_takes_the_next_visit(fake: FakeCluster) -> None:
@@ -211,8 +207,10 @@ def test_a_visit_begins_once_and_not_before_a_worker_has_room(fake: FakeCluster)
 
 def test_engines_are_asked_how_full_they_are_where_the_limit_is_to_be_found(fake: FakeCluster) -> None:
     async def job() -> None:
-        pool = await RolloutPool.start("model", Engine(sequences_at_once=16), ImageLimits(), 0, 60.0, watched=True)
-        assert fake.actors[0].watched
+        pool = await RolloutPool.start(
+            EngineSetup("model", Engine(sequences_at_once=16), ImageLimits(), watched=True), 60.0
+        )
+        assert fake.actors[0].setups[0].watched
         keeping = asyncio.create_task(pool.keep_to(GroupsPerWorker.ADAPTIVE, 2))
         visits = [asyncio.create_task(pool.generate(visit(n), SAMPLING)) for n in range(20)]
         await asyncio.sleep(0.9)
@@ -241,7 +239,8 @@ def test_workers_are_dealt_cores_and_a_replacement_takes_those_of_the_lost_one(f
 
     virtual_time.run(job())
 
-    dealt = [(actor.settings.cores, actor.settings.threads_per_worker) for actor in fake.actors if actor.settings]
+    given = [setup.settings for actor in fake.actors for setup in actor.setups]
+    dealt = [(settings.cores, settings.threads_per_worker) for settings in given]
     assert dealt == [(("0-3",), 4), (("4-5",), 2), (("0-3",), 4), (("4-5",), 2)]
 
 
@@ -320,7 +319,8 @@ def test_a_replacement_starts_from_the_folder_that_the_weights_are_in_by_then(
 
     virtual_time.run(job())
 
-    assert (fake.actors[-1].started_from, fake.actors[-1].held) == ("trained", [])
+    assert [setup.model_dir for setup in fake.actors[-1].setups] == ["trained"]
+    assert fake.actors[-1].held == []
     assert fake.actors[-1].groups == [0]
 
 
@@ -341,7 +341,8 @@ def test_workers_that_take_adapters_alone_are_for_stage_3_and_not_for_the_model_
     virtual_time.run(job())
 
     others = [("fine-tuned", recipe.learner.lora), ("reinforced", None)] if alone else []
-    assert [(actor.started_from, actor.adapters) for actor in fake.actors] == [("fine-tuned", None), *others]
+    setups = [setup for actor in fake.actors for setup in actor.setups]
+    assert [(setup.model_dir, setup.adapters) for setup in setups] == [("fine-tuned", None), *others]
 
 
 def test_a_worker_that_dies_in_an_update_does_not_hold_up_the_others(fake: FakeCluster) -> None:

@@ -27,6 +27,7 @@ from configs.schema import Engine, Transfer
 from rollout.chat import ImageLimits
 from rollout.checksum import checksum
 from rollout.engine import EngineDied, SamplingSettings
+from rollout.engine_setup import EngineSetup
 from rollout.prompts import Message, Prompt
 from rollout.simulated import SimulatedEngine, Simulation
 from rollout.worker import Visit
@@ -293,7 +294,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> list[FakeActor]:
 
 
 async def started(workers: int) -> RolloutPool:
-    return await RolloutPool.start("model", Engine(workers=workers), ImageLimits(), 0, 60.0)
+    return await RolloutPool.start(EngineSetup("model", Engine(workers=workers), ImageLimits()), 60.0)
 
 
 def visit() -> Visit:
