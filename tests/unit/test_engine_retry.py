@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings
+from rollout.occupancy import OccupancyMeter
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason
 from rollout.vllm_engine import VllmEngine
@@ -37,6 +39,10 @@ class FakeLlm:
     times: list[float] = field(default_factory=list)  # seconds since the epoch
 
     @property
+    def vllm_config(self) -> Any:
+        return SimpleNamespace(parallel_config=SimpleNamespace(world_size=1))
+
+    @property
     def renderer(self) -> FakeLlm:
         return self
 
@@ -44,7 +50,7 @@ class FakeLlm:
         return [dict(prompt) for prompt in prompts]
 
     async def generate(
-        self, request: dict[str, Any], parameters: SamplingParams, request_id: str
+        self, request: dict[str, Any], parameters: SamplingParams, request_id: str, lora_request: None
     ) -> AsyncIterator[RequestOutput]:
         self.requests.append(request)
         self.parameters.append(parameters)
@@ -61,10 +67,10 @@ class FakeLlmOfNewWeights(FakeLlm):
 
     engine: VllmEngine
 
-    async def generate(self, *arguments: Any) -> AsyncIterator[RequestOutput]:
+    async def generate(self, *arguments: Any, **named: Any) -> AsyncIterator[RequestOutput]:
         if not self.requests:
             await self.engine.update_weights(1, {})
-        async for output in super().generate(*arguments):
+        async for output in super().generate(*arguments, **named):
             yield output
 
     async def collective_rpc(self, method: str, args: tuple[str]) -> list[str]:
@@ -104,7 +110,7 @@ def prompt(tmp_path: Path) -> Prompt:
 def generate(llm: FakeLlm, chat: ChatFormat, prompt: Prompt) -> EngineOutput:
     async def main() -> EngineOutput:
         stand_in: Any = llm
-        engine = VllmEngine(stand_in, chat, tokens_per_sequence=64, version=0)
+        engine = VllmEngine(stand_in, chat, 64, version=0, meter=OccupancyMeter(), adapters=None)
         if isinstance(llm, FakeLlmOfNewWeights):
             llm.engine = engine
         return await engine.generate(prompt, SAMPLING)
