@@ -78,7 +78,7 @@ def _engine(model_dir: str, recipe: Recipe, chat: ChatFormat) -> deepspeed.DeepS
     }
     engine, *_ = deepspeed.initialize(
         model=ResponseLogprobs(model, chat.barred_token_ids(), recipe.rl.temperature),
-        optimizer=torch.optim.AdamW(model.parameters(), lr=optimizer.learning_rate, betas=optimizer.betas),
+        optimizer=torch.optim.AdamW(model.parameters(), lr=optimizer.learning_rate, betas=optimizer.betas, fused=True),
         config=config,
     )
     return engine

@@ -79,8 +79,9 @@ class Monitor:
             return None
         return (
             f"PARITY: engine and learner are {apart:.3f} nats a token apart under the same weights, more than bf16's "
-            f"rounding ({APART:g}). Look at engine.precision and learner.precision (is fp32 better?), rl.temperature, "
-            "and the model's processor and its limits (model.min_image_pixels, model.max_image_pixels)"
+            f"rounding ({APART:g}). Look at engine.precision and learner.precision (is fp32 better, or "
+            "fp32_head of both?), rl.temperature, and the model's processor and its limits (model.min_image_pixels, "
+            "model.max_image_pixels)"
         )
 
 

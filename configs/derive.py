@@ -78,6 +78,7 @@ def problems(recipe: Recipe) -> list[str]:
     checks = (
         _batch_problems,
         _correction_problems,
+        _last_layer_problems,
         _length_problems,
         _device_problems,
         _adapter_problems,
@@ -233,6 +234,14 @@ def _nccl_problems(recipe: Recipe) -> Iterator[str]:
     for key, asked in (("deltas", transfer.deltas), ("adapters", transfer.adapters)):
         if asked:
             yield f"transfer.{key}: they go through the object store, and transfer.through is nccl; change one of them"
+
+
+def _last_layer_problems(recipe: Recipe) -> Iterator[str]:
+    if recipe.learner.fp32_head is not recipe.engine.fp32_head:
+        yield (
+            "learner.fp32_head and engine.fp32_head differ, and with them the log-probabilities of learner and engine, "
+            "by what logits lose in bf16; set both or neither"
+        )
 
 
 def _reward_problems(recipe: Recipe) -> Iterator[str]:

@@ -160,6 +160,9 @@ class Learner(Section):
     """DeepSpeed ZeRO stage."""
     precision: Precision = Precision.BF16
     """Precision of the forward and backward pass; master weights are fp32."""
+    fp32_head: bool = False
+    """Compute the last layer, from hidden states to logits, in fp32 whatever the precision, as `engine.fp32_head` does:
+    logits rounded to bf16 are part of what the engine's log-probabilities and the learner's differ by."""
     tokens_per_micro_batch: PositiveInt = 8192
     """Padded tokens in one forward pass at most (a longer single sequence still goes through)."""
     share_prompts: bool = True
@@ -193,6 +196,8 @@ class Engine(Section):
     """GPUs an engine's weights are split over."""
     precision: Precision = Precision.BF16
     """Precision of weights and activations."""
+    fp32_head: bool = False
+    """Compute logits in fp32 whatever the precision; `learner.fp32_head` goes with it."""
     tokens_per_sequence: PositiveInt = 4096
     """Prompt and response tokens at most (max_model_len)."""
     sequences_at_once: PositiveInt = 256

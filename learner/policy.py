@@ -22,6 +22,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from configs.schema import Learner, Optimizer, Precision
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
+from learner.fp32_head import Fp32Head
 from learner.lora import Mergeable, adapter_parameters, add_adapters, mergeable_parameters, without_adapters
 
 # (log-probabilities [N + E], micro-batch) -> the weighted sum of its losses.
@@ -146,6 +147,8 @@ def load_model(folder: str, learner: Learner) -> PreTrainedModel:
     """The Hugging Face model in `folder`, with its vision tower where it has one."""
     kind = model_class(AutoConfig.from_pretrained(folder))
     model = kind.from_pretrained(folder, dtype=_DTYPES[learner.precision], attn_implementation=learner.attention)
+    if learner.fp32_head:
+        model.set_output_embeddings(Fp32Head(model.get_output_embeddings()))
     if learner.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
@@ -193,6 +196,7 @@ class Policy:
             lr=optimizer.learning_rate,
             betas=optimizer.betas,
             weight_decay=optimizer.weight_decay,
+            fused=True,  # on CPUs 8 times faster than torch's default, a loop of passes over the parameters
         )
         self._engine, *_ = deepspeed.initialize(
             model=module,

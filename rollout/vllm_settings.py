@@ -40,6 +40,8 @@ def engine_arguments(
         use_tqdm_on_load=False,
         **adapter_arguments(adapters),
     )
+    if settings.fp32_head:
+        arguments.hf_overrides = {"head_dtype": "float32"}
     if chat.takes_images:
         arguments.limit_mm_per_prompt = {"image": _IMAGES_PER_PROMPT, "video": 0}
         arguments.mm_processor_kwargs = dict(chat.processor_options)

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from configs.schema import Engine, Precision
+from configs.schema import Engine, Learner, Precision
+from learner.batching import MicroBatch, TrainingSequence, collate
 from learner.gguf_model import unpack_gguf
-from rollout.chat import ChatFormat, ImageLimits
+from learner.policy import ResponseLogprobs, load_model
+from rollout.chat import ChatFormat, Expanded, ImageLimits
 from rollout.engine import EngineOutput, SamplingSettings
 from rollout.prompts import Message, Prompt
 from rollout.vllm_engine import VllmEngine
@@ -47,6 +49,43 @@ def test_a_text_only_models_logprobs_are_those_of_transformers_and_follow_its_we
     for output in after:
         np.testing.assert_allclose(output.logprobs, by_transformers(moved(model), output), atol=TOLERANCE)
         assert np.abs(output.logprobs - by_transformers(model, output)).max() > 10 * TOLERANCE
+
+
+def test_an_fp32_head_s_logprobs_are_the_learner_s(tmp_path: Path) -> None:
+    """With layers that add nothing engine and learner differ in their heads alone."""
+    model = small_llama()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    write_gguf(tmp_path / "small.gguf", model)
+    folder = tmp_path / "model"
+    unpack_gguf(tmp_path / "small.gguf", folder, Precision.BF16)
+    module = ResponseLogprobs(load_model(str(folder), Learner(precision=Precision.BF16, fp32_head=True)), (), 1.0)
+
+    apart = {}
+    for fp32_head in (False, True):
+        settings = SETTINGS.model_copy(update={"precision": Precision.BF16, "fp32_head": fp32_head})
+        outputs = asyncio.run(sampled(folder, settings))
+        with torch.no_grad():
+            apart[fp32_head] = max(np.abs(module(row(o)).numpy() - o.logprobs).max() for o in outputs)
+
+    assert apart[True] < 1e-5 < 1e-3 < apart[False]
+
+
+async def sampled(folder: Path, settings: Engine) -> list[EngineOutput]:
+    engine = await VllmEngine.start(str(folder), settings, ImageLimits())
+    try:
+        return [await engine.generate(prompt, SamplingSettings(1.0, 48)) for prompt in PROMPTS]
+    finally:
+        await engine.close()
+
+
+def row(output: EngineOutput) -> MicroBatch:
+    """The learner's input for one response."""
+    prompt = Expanded(output.prompt_tokens, None, None)
+    sequence = TrainingSequence(prompt, output.tokens, np.ones(len(output.tokens), np.float32))
+    return collate([[sequence]], pad_token_id=0, image_token_id=None)
 
 
 async def sampled_before_and_after(

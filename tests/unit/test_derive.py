@@ -287,6 +287,8 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_o
             "learner.attention: flash_attention_2 takes no tree mask, which learner.share_prompts ",
             "share_prompts to false",
         ),
+        (["learner.fp32_head=true"], "learner.fp32_head and engine.fp32_head differ, ", "set both or neither"),
+        (["engine.fp32_head=true"], "learner.fp32_head and engine.fp32_head differ, ", "set both or neither"),
         (
             ["rewards.correctness=numeric", "rewards.preset=rlcr"],
             "rewards.correctness: numeric ",
