@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.schema import Response, Seeding, SeedSource
+from rewards.bins import equal_width_bins
 from rewards.parse import ParsedResponse, parse
 from rollout.prompts import Prompt
 from rollout.trajectory import FinishReason, Group
@@ -34,7 +35,7 @@ class SeededRows:
 
     def summary(self) -> str:
         """One line for the log."""
-        counts, _ = np.histogram(self.confidences, bins=10, range=(0.0, 1.0))
+        counts = np.bincount(equal_width_bins(np.array(self.confidences), 10), minlength=10)
         return (
             f"{len(self.prompts)} rows, mean confidence {np.mean(self.confidences):.2f}, "
             f"by tenths {counts.tolist()}, {self.skipped} prompts without a well-formed response"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.seeding import read_seeds, seed_by_agreement, seed_by_annotators, write_seeds
+from cluster.seeding import SeededRows, read_seeds, seed_by_agreement, seed_by_annotators, write_seeds
 from configs.schema import Response, Seeding, SeedSource
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, Group, Sample, Trajectory, VersionSpan
@@ -109,6 +109,14 @@ def test_every_tenth_of_the_range_has_support_even_where_the_model_always_agrees
     counts, _ = np.histogram(seeded.confidences, bins=10, range=(0, 1))
     assert counts.min() >= 1
     assert counts[-1] > 850
+
+
+def test_a_summary_counts_each_stated_tenth_in_its_own_bin() -> None:
+    stated = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+
+    summary = SeededRows([], stated, skipped=0).summary()
+
+    assert "by tenths [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]" in summary
 
 
 def test_annotators_are_not_asked_under_agreement_and_are_under_annotators() -> None:
