@@ -84,7 +84,7 @@ def write_prompts(recipe: Recipe, model: Path, data: Path) -> list[Mapping[str, 
     file = data / recipe.data.stage3
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        row["messages"][0]["content"] = QUESTION
+        row["messages"] = [{"role": "system", "content": QUESTION}, {"role": "user", "content": row["id"]}]
     write_rows(file, rows)
     chat = ChatFormat(str(model), ImageLimits())
     prompts = read_prompts(file, data, need_response=False, require_reference=True)

@@ -1,8 +1,9 @@
-"""Confidences for stage 2, from how often the stage-1 model agrees with itself.
+"""Confidences for stage 2, from how sure the stage-1 model is of its own answers.
 
 Seeds must carry information, or reinforcement learning collapses to one constant; and spread over the
 whole range, or it never finds the low ones. So for each prompt the model answers many times, some of
-its responses become rows, each stating the share of those that gave its answer, and a few rows state a
+its responses become rows, each stating the share of those that gave its answer or the probability it was
+sampled with, and a few rows state a
 confidence drawn from the whole range. The rows are drawn as the responses fell: were each different
 answer to get as many, stage 2 would unlearn how often to give it. And no more noise than that: what
 stage 2 cannot predict it does not learn. Annotators are not asked: calibration is for stage 3 to learn.
@@ -17,12 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from configs.schema import Response, Seeding, SeedSource
 from rewards.bins import equal_width_bins
 from rewards.parse import ParsedResponse, parse
+from rollout.answer_probability import answer_probability
 from rollout.prompts import Prompt
-from rollout.trajectory import FinishReason, Group
+from rollout.trajectory import FinishReason, Group, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,18 @@ class SeededRows:
         )
 
 
-def seed_by_agreement(
-    prompts: Sequence[Prompt], groups: Sequence[Group], seeding: Seeding, response: Response, seed: int
+def seed_by_samples(
+    prompts: Sequence[Prompt],
+    groups: Sequence[Group],
+    seeding: Seeding,
+    response: Response,
+    seed: int,
+    tokenizer: Tokenizer,
 ) -> SeededRows:
-    """Rows from the stage-1 model's own samples, `groups[i]` being those of `prompts[i]`."""
+    """Rows from the stage-1 model's own samples, `groups[i]` being those of `prompts[i]`.
+
+    `tokenizer` is the model's: the answer's probability is that of its tokens.
+    """
     rng = np.random.default_rng([seed, 4])
     rows: list[Prompt] = []
     confidences: list[float] = []
@@ -57,9 +68,15 @@ def seed_by_agreement(
             continue
         votes = Counter(parsed.answer for _, parsed in kept)
         chosen = rng.choice(len(kept), size=min(seeding.rows_per_prompt, len(kept)), replace=False)
-        for number, (text, parsed) in enumerate(kept[place] for place in chosen):
-            confidence = _stated(votes[parsed.answer], len(kept), seeding, response.confidences, rng)
-            stated = f"{text}<confidence>{confidence}</confidence>"
+        for number, (sample, parsed) in enumerate(kept[place] for place in chosen):
+            if seeding.source is SeedSource.AGREEMENT:
+                share = _smoothed(votes[parsed.answer], len(kept), seeding)
+            else:
+                found = answer_probability(sample, tokenizer, response, prompt.candidates, require_confidence=False)
+                assert found is not None, "a well-formed response has an answer"
+                share = found
+            confidence = _stated(share, seeding, response.confidences, rng)
+            stated = f"{sample.text}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=stated))
             confidences.append(response.confidences[confidence])
     if not rows:
@@ -82,7 +99,7 @@ def seed_by_annotators(prompts: Sequence[Prompt], seeding: Seeding, response: Re
             )
         for number in range(seeding.rows_per_prompt):
             votes, total = prompt.counts.get(parsed.answer, 0), sum(prompt.counts.values())
-            confidence = _stated(votes, total, seeding, response.confidences, rng)
+            confidence = _stated(_smoothed(votes, total, seeding), seeding, response.confidences, rng)
             text = f"{prompt.response}<confidence>{confidence}</confidence>"
             rows.append(replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", response=text))
             confidences.append(response.confidences[confidence])
@@ -106,12 +123,10 @@ def read_seeds(path: Path, prompts: Sequence[Prompt]) -> list[Prompt]:
     ]
 
 
-def _well_formed(prompt: Prompt, group: Group, response: Response) -> list[tuple[str, ParsedResponse]]:
+def _well_formed(prompt: Prompt, group: Group, response: Response) -> list[tuple[Sample, ParsedResponse]]:
     samples = [trajectory.sample for trajectory in group.trajectories]
-    read = [
-        (s.text, _parse(s.text, prompt, response, truncated=s.finish_reason is FinishReason.LENGTH)) for s in samples
-    ]
-    return [(text, parsed) for text, parsed in read if parsed.malformed is None]
+    read = [(s, _parse(s.text, prompt, response, truncated=s.finish_reason is FinishReason.LENGTH)) for s in samples]
+    return [(sample, parsed) for sample, parsed in read if parsed.malformed is None]
 
 
 def _parse(text: str, prompt: Prompt, response: Response, *, truncated: bool) -> ParsedResponse:
@@ -124,8 +139,11 @@ def _parse(text: str, prompt: Prompt, response: Response, *, truncated: bool) ->
     )
 
 
-def _stated(votes: int, total: int, seeding: Seeding, grid: Mapping[str, float], rng: np.random.Generator) -> str:
+def _smoothed(votes: int, total: int, seeding: Seeding) -> float:
+    return (votes + seeding.prior) / (total + 2 * seeding.prior)
+
+
+def _stated(share: float, seeding: Seeding, grid: Mapping[str, float], rng: np.random.Generator) -> str:
     """The grid's nearest to the share, or now and then to anything."""
-    share = (votes + seeding.prior) / (total + 2 * seeding.prior)
     wanted = rng.uniform() if rng.uniform() < seeding.uniform_share else share
     return min(grid, key=lambda stated: abs(grid[stated] - wanted))

@@ -12,6 +12,7 @@ import ray
 
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
+from cluster.evaluation import model_tokenizer
 from cluster.learner_actors import RlActor, RlSendingActor, SftActor
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
@@ -21,7 +22,7 @@ from cluster.rewarding import RewardService
 from cluster.run_folder import RunFolder, written_aside
 from cluster.run_log import Column, RunLog
 from cluster.sampling import RolloutWorkers, sample_responses
-from cluster.seeding import read_seeds, seed_by_agreement, seed_by_annotators, write_seeds
+from cluster.seeding import read_seeds, seed_by_annotators, seed_by_samples, write_seeds
 from cluster.step_metrics import COLUMNS
 from cluster.stopped import Stopped
 from cluster.visits import Visits
@@ -139,7 +140,7 @@ async def seed_confidences(recipe: Recipe, model_dir: str, workers: RolloutWorke
         sampling = SamplingSettings(seeding.temperature, recipe.rl.response_tokens)
         pool = await workers.holding(model_dir)
         groups = await sample_responses(pool, prompts, seeding.samples_per_prompt, sampling)
-        seeded = seed_by_agreement(prompts, groups, seeding, recipe.response, recipe.seed)
+        seeded = seed_by_samples(prompts, groups, seeding, recipe.response, recipe.seed, model_tokenizer(model_dir))
     print(f"seeded confidences: {seeded.summary()}", flush=True)
     write_seeds(kept, seeded.prompts)
     return seeded.prompts

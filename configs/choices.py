@@ -135,6 +135,7 @@ class SeedSource(StrEnum):
     """Where the confidences of stage 2 come from."""
 
     AGREEMENT = "agreement"  # share of the stage-1 model's own samples that give the same answer
+    ANSWER_PROBABILITY = "answer_probability"  # the probability that it sampled the answer with, after its reasoning
     ANNOTATORS = "annotators"  # annotators' share of the answer
 
 

@@ -312,7 +312,7 @@ def _service_problems(recipe: Recipe) -> Iterator[str]:
 
 def _data_problems(recipe: Recipe) -> Iterator[str]:
     seeding, model, evaluation = recipe.seeding, recipe.model, recipe.evaluation
-    if seeding.source is SeedSource.AGREEMENT and seeding.rows_per_prompt > seeding.samples_per_prompt:
+    if seeding.source is not SeedSource.ANNOTATORS and seeding.rows_per_prompt > seeding.samples_per_prompt:
         yield (
             f"seeding.rows_per_prompt: {seeding.rows_per_prompt} rows cannot be picked from "
             f"seeding.samples_per_prompt ({seeding.samples_per_prompt}); lower it or raise those"

@@ -113,15 +113,16 @@ class Seeding(Section):
     """Confidences for stage 2's rows."""
 
     source: SeedSource = SeedSource.AGREEMENT
-    """Where they come from."""
+    """Where they come from. The answer's probability is free of a count's noise, and needs no more samples than rows;
+    but where the reasoning all but says the answer, it is near 1 whatever the answer is worth."""
     samples_per_prompt: PositiveInt = 32
-    """Responses sampled from the stage-1 model for each prompt (agreement only)."""
+    """Responses sampled from the stage-1 model for each prompt (but for annotators)."""
     rows_per_prompt: PositiveInt = 8
-    """Rows written for each prompt: so many of its well-formed responses (agreement), drawn at random."""
+    """Rows written for each prompt: so many of its well-formed responses, drawn at random (annotators: of its own)."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature."""
     prior: PositiveFloat = 0.5
-    """A share of k of n is stated as (k + prior) / (n + 2 prior): never quite 0 or 1."""
+    """A share of k of n is stated as (k + prior) / (n + 2 prior): never quite 0 or 1 (but for answer_probability)."""
     uniform_share: Share = 0.05
     """Share of the rows that state a confidence drawn from the whole range: support everywhere."""
 

@@ -27,8 +27,9 @@ from rollout.packages import package_folder
 from rollout.stems import stems
 
 CANDIDATES = ("negative", "neutral", "positive")
-# Asked in the system's turn: chat templates that fill in one of their own would make prompts twice as long.
-QUESTION = "Is the word negative, neutral or positive?"
+SYSTEM = "You judge words."  # short: chat templates that fill in one of their own would make prompts twice as long
+# As a person would ask it: a pretrained model knows more of "abandon" there than of the bare word.
+QUESTION = 'How do most people feel about the word "{}": negative, neutral or positive?'
 WHOSE_WORK = (
     "Words and ratings: the VADER lexicon of vaderSentiment, C.J. Hutto and E. Gilbert 2014 (VADER: A Parsimonious\n"
     "Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM-14), counted by sign, under this licence:\n\n"
@@ -151,7 +152,7 @@ def _asked(word: Word) -> dict[str, object]:
 
 
 def _question(word: Word) -> list[dict[str, str]]:
-    return [{"role": "system", "content": QUESTION}, {"role": "user", "content": word.text}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION.format(word.text)}]
 
 
 def _row(row_id: str, messages: list[dict[str, str]], reference: dict[str, object]) -> dict[str, object]:

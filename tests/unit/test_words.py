@@ -16,7 +16,7 @@ from rewards.parse import parse
 from rollout.prompts import Prompt
 from rollout.readers import read_prompts
 from rollout.stems import stems
-from rollout.words import CANDIDATES, load_words, split_words, words_set
+from rollout.words import CANDIDATES, QUESTION, load_words, split_words, words_set
 
 SETTINGS = WordsData(unseen_words=30, stage1_words=60, stage2_words=20, stage3_words=40, seen_words=10, stage1_raters=3)
 FORM = Response(reasoning_elements=("word",))
@@ -41,7 +41,9 @@ def read(folder: Path, name: str) -> list[Prompt]:
 
 
 def asked(prompt: Prompt) -> str:
-    return prompt.messages[-1].text
+    """The word that a prompt is about."""
+    before, after = QUESTION.split("{}")
+    return prompt.messages[-1].text.removeprefix(before).removesuffix(after)
 
 
 def shown(folder: Path, name: str) -> Counter[str]:
@@ -131,8 +133,9 @@ def test_every_row_asks_about_one_word_and_names_the_candidates(folder: Path, na
     for prompt in read(folder, name):
         system, user = prompt.messages
         assert (system.role, user.role) == ("system", "user")
-        assert all(candidate in system.text for candidate in CANDIDATES)
-        assert user.text.isascii() and " " not in user.text
+        assert user.text == QUESTION.format(asked(prompt))
+        assert all(candidate in user.text for candidate in CANDIDATES)
+        assert asked(prompt).isascii() and " " not in asked(prompt)
         assert (prompt.candidates, prompt.images) == (CANDIDATES, ())
 
 
