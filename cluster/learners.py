@@ -14,10 +14,6 @@ from configs.placement import learner_of
 from configs.schema import Learner
 from learner.policy import Rank
 
-# glibc gives the memory of large tensors back at once, and the kernel hands it out again page by page: activations that
-# live in memory are kept instead. An eighth of a step's time; activations on GPUs have an allocator of their own.
-_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-
 
 class LearnerGroup:
     """Ranks of one job, on one Ray actor each."""
@@ -79,11 +75,9 @@ class LearnerGroup:
 
 def _actor(kind: Any, settings: Learner) -> ray.actor.ActorHandle:
     """A rank's actor, with as many threads as its settings say."""
-    on_cpus = settings.gpus_per_rank == 0
-    threads = settings.threads_per_rank or (os.cpu_count() if on_cpus else None)
-    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
     return kind.options(
         num_cpus=settings.cpus_per_rank,
         num_gpus=settings.gpus_per_rank,
-        runtime_env={"env_vars": environment | (_KEEP_MEMORY if on_cpus else {})},
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)} if threads else {}},
     ).remote(threads)
