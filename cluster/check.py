@@ -127,10 +127,9 @@ def _mix(recipe: Recipe) -> Iterator[str]:
     rewards = recipe.rewards
     weights = ", ".join(f"{weight:g} x {name}" for name, weight in rewards.weights.model_dump().items())
     against = f"answers against the {rewards.reference} ({rewards.correctness})"
-    spread = f", {rewards.confidence_entropy:g} x its entropy" if rewards.confidence_entropy > 0 else ""
     yield (
         f"rewards  {weights}; {rewards.scoring_rule} score, credit {rewards.credit}, {against}, "
-        f"{rewards.confidence_gradient} confidence gradient{spread}"
+        f"{rewards.confidence_gradient} confidence gradient"
     )
     findings = safety(rewards)
     yield from (f"         {finding.severity}: {finding.message}" for finding in findings)

@@ -55,8 +55,8 @@ class Monitor:
         return (
             f"COLLAPSE: over {WINDOW} steps {distinct:.1f} different confidences were in use, around "
             f"{last['confidence']:.2f}, whatever the answer. Lower rl.optimizer.learning_rate, set "
-            "rewards.confidence_gradient to exact and raise rewards.confidence_entropy, or give stage 2 more range "
-            "(seeding.uniform_share, seeding.samples_per_prompt)"
+            "rewards.confidence_gradient to exact, or train stage 2 until its confidences tell answers apart "
+            "(stage2.steps, seeding.source, seeding.uniform_share)"
         )
 
     def _sabotage(self, first: Mapping[str, float], last: Mapping[str, float]) -> str | None:

@@ -146,11 +146,6 @@ class Rewards(Section):
     """Exact: no noise from the confidence that happened to be sampled, for a few more tokens in the learner."""
     confidence_token_weight: PositiveFloat = 1.0
     """Weight of a confidence token in the loss, beside 1 for every other."""
-    confidence_entropy: NonNegativeFloat = 0.0
-    """With the exact gradient: reward for each nat of entropy in what the policy could have stated. Without it all
-    confidences settle on the best constant, where that is learnt sooner than which answers to doubt; with it they stay
-    spread around their mean, under the Brier score by a standard deviation of
-    sqrt(confidence_entropy / 2 / rewards.weights.calibration). Evaluated at temperature 0 that costs nothing."""
     allow_unsafe: bool = False
     """Run a mix that the safety check refuses."""
 
@@ -176,15 +171,6 @@ class Rewards(Section):
             raise ValueError(
                 f"rewards.judge is never asked with rewards.correctness {self.correctness}; set that to judge, or "
                 "leave the section out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _spreads_only_what_is_exact(self) -> Rewards:
-        if self.confidence_entropy > 0 and self.confidence_gradient is not ConfidenceGradient.EXACT:
-            raise ValueError(
-                "rewards.confidence_entropy is taken over all confidences at once: set rewards.confidence_gradient to "
-                "exact, or leave it at 0"
             )
         return self
 

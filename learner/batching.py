@@ -66,20 +66,12 @@ class TreeBatch:
     edge_tokens: torch.Tensor  # [E]
     paths: torch.Tensor  # [M, D] edges of each confidence; E stands for none
     values: torch.Tensor  # [M] its reward
-    entropies: torch.Tensor  # [M] reward of a nat of their entropy
     weights: torch.Tensor  # [M] its weight in the loss; all 0 in a dummy
 
     def expected(self, edge_logprobs: torch.Tensor) -> torch.Tensor:
-        """The weighted sum of rewards times probabilities, given the log-probabilities [E] of the edges.
-
-        A confidence's reward grows by its surprisal, -log p held constant, times the entropy's reward: in the sum that
-        is the distribution's entropy, and in the gradient too where the probabilities add up to 1 (maximum-entropy
-        reinforcement learning: Haarnoja et al., arXiv 1702.08165).
-        """
+        """The weighted sum of rewards times probabilities, given the log-probabilities [E] of the edges."""
         padded = torch.cat([edge_logprobs, edge_logprobs.new_zeros(1)])
-        logprobs = padded[self.paths].sum(dim=1)
-        rewards = self.values - self.entropies * logprobs.detach()
-        return (self.weights * rewards * logprobs.exp()).sum()
+        return (self.weights * self.values * padded[self.paths].sum(dim=1).exp()).sum()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -278,7 +270,6 @@ def _tree_batch(placed: Sequence[_Placed]) -> TreeBatch:
         parts["edge_tokens"].append(tree.edge_tokens)
         parts["paths"].append(np.where(tree.paths < len(tree.edge_tokens), tree.paths + edges, all_edges))
         parts["values"].append(branches.values.astype(np.float32))
-        parts["entropies"].append(np.full(len(branches.values), branches.entropy, dtype=np.float32))
         parts["weights"].append(np.full(len(branches.values), branches.weight, dtype=np.float32))
         nodes, edges = nodes + len(places), edges + len(tree.edge_tokens)
     return TreeBatch(**{name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()})

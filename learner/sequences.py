@@ -110,7 +110,7 @@ def _branches(
     if anchor < 0 or trajectory.sample.tokens[anchor] != tree.before:
         return None
     values = confidence_values(tree.confidences, score.target, weights, rewards)
-    return Branches(tree, anchor, values, rewards.confidence_token_weight, rewards.confidence_entropy)
+    return Branches(tree, anchor, values, rewards.confidence_token_weight)
 
 
 class _Credit(NamedTuple):

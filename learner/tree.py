@@ -100,4 +100,3 @@ class Branches:
     anchor: int  # place of node 0 among the response's tokens
     values: NDArray[np.float64]  # [K] reward of each confidence
     weight: float  # of the expected reward in the loss
-    entropy: float = 0.0  # reward for each nat of their entropy

@@ -199,12 +199,6 @@ def test_a_judge_and_its_settings_go_together() -> None:
         Rewards(judge=judge)
 
 
-def test_entropy_is_rewarded_where_all_confidences_are_computed() -> None:
-    assert Rewards(confidence_gradient="exact", confidence_entropy=0.02).confidence_entropy == 0.02
-    with pytest.raises(ValidationError, match=r"set rewards.confidence_gradient to exact, or leave it at 0"):
-        Rewards(confidence_entropy=0.02)
-
-
 @pytest.mark.parametrize("url", ["judge:8000", "ftp://judge", "http://", "http://judge /score"])
 def test_a_judge_is_asked_over_http(url: str) -> None:
     with pytest.raises(ValidationError, match="url"):

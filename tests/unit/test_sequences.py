@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from configs.schema import Baseline, ConfidenceGradient, Credit, Rewards, RewardWeights
+from configs.schema import Baseline, Credit, Rewards, RewardWeights
 from learner.sequences import rl_sequences
 from learner.tree import ConfidenceTree
 from rollout.chat import Expanded
@@ -113,14 +113,14 @@ TREE = ConfidenceTree(
 
 
 def test_with_a_tree_the_branches_stand_for_the_sampled_confidence() -> None:
-    rewards = Rewards(confidence_gradient=ConfidenceGradient.EXACT, confidence_token_weight=3, confidence_entropy=0.02)
+    rewards = Rewards(confidence_token_weight=3)
 
     right, wrong = rl_sequences(group(trajectory(1, 0.9), trajectory(0, 0.5)), PROMPT, WEIGHTS, rewards, TREE)
 
     assert right.advantages == pytest.approx([0.5, 0, 0, 0.5])
     assert right.weights.tolist() == [1, 3, 3, 1]
     assert right.branches is not None and wrong.branches is not None
-    assert (right.branches.anchor, right.branches.weight, right.branches.entropy) == (0, 3, 0.02)
+    assert (right.branches.anchor, right.branches.weight) == (0, 3)
     assert right.branches.values == pytest.approx([0.5, 2.0, 2.5])  # 0.5 + 2 x (1 - (1 - c)^2)
     assert wrong.branches.values == pytest.approx([2.5, 2.0, 0.5])
     assert right.own_length == 4 + 1

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from configs.schema import Response
-from learner.batching import MicroBatch, TrainingSequence, TreeBatch, collate
+from learner.batching import MicroBatch, TrainingSequence, collate
 from learner.policy import ResponseLogprobs
 from learner.scratch import train_tokenizer
 from learner.tree import Branches, ConfidenceTree, confidence_tree
@@ -119,7 +119,7 @@ def sequence(
     before, after = (rng.integers(5, vocabulary, size=n).tolist() for n in rng.integers(1, 6, size=2))
     stated = path_tokens(tree, int(rng.integers(len(tree.confidences))))
     tokens = np.array([*before, tree.before, *stated, *after], np.int32)
-    branches = Branches(tree, len(before), rng.uniform(0, 2, len(tree.confidences)), 3.0, 0.25) if branched else None
+    branches = Branches(tree, len(before), rng.uniform(0, 2, len(tree.confidences)), 3.0) if branched else None
     return TrainingSequence(prompt, tokens, np.ones(len(tokens), np.float32), branches=branches)
 
 
@@ -172,8 +172,7 @@ def one_by_one(module: ResponseLogprobs, sequences: list[TrainingSequence], imag
             tokens = np.array([*made.response_tokens[: branches.anchor + 1], *path], np.int32)
             weights = np.ones(len(tokens), np.float32)
             batch = collated([TrainingSequence(made.prompt, tokens, weights)], image_token_id)
-            logprob = module(batch)[-len(path) :].sum()
-            total = total + branches.weight * (value - branches.entropy * logprob.detach()) * logprob.exp()
+            total = total + branches.weight * value * module(batch)[-len(path) :].sum().exp()
     return total
 
 
@@ -236,49 +235,6 @@ def test_a_dummy_expects_nothing(digits: PreTrainedTokenizerBase) -> None:
     edges = ResponseLogprobs(model, BARRED, TEMPERATURE)(dummy)[len(dummy.targets) :]
 
     assert dummy.tree.expected(edges).item() == 0
-
-
-def one_token_each(values: torch.Tensor, entropy: float, weight: float) -> TreeBatch:
-    """A tree of confidences that are one token each, for log-probabilities given by hand."""
-    count, nowhere = len(values), torch.zeros(len(values), dtype=torch.int64)
-    paths = torch.arange(count)[:, None]
-    alike = (torch.full((count,), number, dtype=values.dtype) for number in (entropy, weight))
-    return TreeBatch(nowhere, nowhere, nowhere, nowhere, paths, values, *alike)
-
-
-def test_an_entropy_weight_adds_the_gradient_of_the_confidences_entropy() -> None:
-    """On probabilities that add up to 1, as the tree's do but for what is no confidence."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(4, dtype=torch.float64, generator=generator, requires_grad=True)
-    values = torch.rand(4, dtype=torch.float64, generator=generator)
-
-    found = one_token_each(values, entropy=0.25, weight=3).expected(logits.log_softmax(dim=0))
-
-    p = logits.softmax(dim=0)
-    entropy = torch.distributions.Categorical(probs=p).entropy()
-    expected = 3 * ((values * p).sum() + 0.25 * entropy)
-    assert found.item() == pytest.approx(expected.item())
-    (gradient,), (right,) = torch.autograd.grad(found, logits, retain_graph=True), torch.autograd.grad(expected, logits)
-    torch.testing.assert_close(gradient, right)
-
-
-def test_the_best_policy_under_the_brier_score_spreads_by_the_root_of_half_the_entropy_weight() -> None:
-    """What the recipe's documentation says of `rewards.confidence_entropy`: gradient ascent on a fine grid."""
-    grid, right, weight = torch.linspace(0, 1, 101, dtype=torch.float64), 0.5, 0.02
-    values = 1 - right * (grid - 1) ** 2 - (1 - right) * grid**2
-    logits = torch.zeros(101, dtype=torch.float64, requires_grad=True)
-    tree = one_token_each(values, entropy=weight, weight=1)
-    adam = torch.optim.Adam([logits], lr=0.05)
-
-    for _ in range(2000):
-        adam.zero_grad()
-        (-tree.expected(logits.log_softmax(dim=0))).backward()
-        adam.step()
-
-    p = logits.detach().softmax(dim=0)
-    mean = float((p * grid).sum())
-    assert mean == pytest.approx(right, abs=1e-3)
-    assert float((p * (grid - mean) ** 2).sum().sqrt()) == pytest.approx((weight / 2) ** 0.5, rel=0.02)
 
 
 # --- a group in one row
