@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,8 @@ class RunLog:
     ) -> None:
         self._file.close()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped) else 1)
+            # Cancelled is what a job is that is told to stop before its first step.
+            self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped | CancelledError) else 1)
 
 
 def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # type: ignore[no-untyped-def]

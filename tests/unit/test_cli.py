@@ -17,8 +17,9 @@ import pytest
 import cluster.pipeline
 import cluster.score
 from cluster import doctor
-from cluster.cli import _mistakes, _recipe, main
-from cluster.evaluation import read_metrics
+from cluster.cli import _mistakes, main
+from cluster.cli_parts import usable_recipe
+from cluster.metrics_files import read_metrics
 from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
 from configs.load import RecipeError, describe
@@ -78,8 +79,8 @@ RECIPE_WORDS = "recipe KEY=VALUE --trace"
 ARGUMENTS = {
     "check": f"{RECIPE_WORDS} --fields",
     "data": f"set out {RECIPE_WORDS}",
-    "sft": f"{RECIPE_WORDS} --stage",
-    "rl": RECIPE_WORDS,
+    "sft": f"{RECIPE_WORDS} --stage --from",
+    "rl": f"{RECIPE_WORDS} --from",
     "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
     "score": (
         "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace --compare --resamples"
@@ -87,7 +88,9 @@ ARGUMENTS = {
     "reward": "mix rows KEY=VALUE --out --trace",
     "reweight": "run WEIGHT=NUMBER --trace",
     "rescore": "run SETTING=VALUE --trace",
-    "pipeline": RECIPE_WORDS,
+    "pipeline": f"{RECIPE_WORDS} --stage --submit --address --from",
+    "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
+    "status": "run --address --trace",
     "doctor": "--trace",
 }
 
@@ -220,7 +223,7 @@ def test_a_job_of_a_recipe_that_must_not_run_ends_before_it_starts(
 def test_an_unsafe_mix_that_is_allowed_is_run() -> None:
     overrides = [*JOINT, "rewards.allow_unsafe=true"]
 
-    recipe = _recipe(argparse.Namespace(recipe=DEMO, overrides=overrides))
+    recipe = usable_recipe(argparse.Namespace(recipe=DEMO, overrides=overrides))
 
     assert recipe.rewards.weights.correctness == 0.5
 
