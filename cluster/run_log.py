@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.stopped import Stopped
+from cluster.wandb_service import keep_service
 from configs.schema import Recipe, Wandb, WandbMode
 
 Metrics = Mapping[str, float | None]
@@ -89,6 +90,7 @@ def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # ty
         return None
     import wandb  # here: it takes a second to import, and most runs do without
 
+    keep_service()
     return wandb.init(
         project=settings.project,
         name=f"{recipe.name}-{stage}",

@@ -94,10 +94,10 @@ def test_a_jobs_log_is_shown_until_it_has_ended(capsys: pytest.CaptureFixture[st
 
 
 def test_ctrl_c_leaves_the_job_and_says_what_can_be_done_with_it() -> None:
-    with pytest.raises(Stopped, match="emoji-1 goes on\n.* --follow emoji-1\n.* stop emoji-1"):
+    with pytest.raises(Stopped, match=r"emoji-1 goes on\n.* --follow emoji-1\n.* stop emoji-1"):
         Client(interrupted=True).follow("emoji-1")
 
 
 def test_a_log_that_breaks_off_is_not_the_end_of_the_job() -> None:
-    with pytest.raises(Unreachable, match="closed unexpectedly\nemoji-1 may go on\n.* --follow emoji-1"):
+    with pytest.raises(Unreachable, match=r"closed unexpectedly\nemoji-1 may go on\n.* --follow emoji-1"):
         Client(lost=True).follow("emoji-1")

@@ -52,7 +52,7 @@ def test_what_has_nothing_to_save_is_given_up_once_it_has_closed_what_it_opened(
                 await asyncio.sleep(0.01)
                 closed.append("the workers")
 
-    with pytest.raises(Stopped, match="^stopped; the same command goes on"):
+    with pytest.raises(Stopped, match=r"^stopped; the same command goes on"):
         asyncio.run(job())
     assert closed == ["the workers"]
 

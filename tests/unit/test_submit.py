@@ -164,7 +164,7 @@ def test_the_jobs_exit_code_is_the_commands(
 def test_a_job_that_was_stopped_has_not_failed(here: Path) -> None:
     jobs = Jobs(lambda _: {"status": JobStatus.STOPPED})
 
-    with pytest.raises(Stopped, match="my-faces-stage1-.* was stopped"):
+    with pytest.raises(Stopped, match=r"my-faces-stage1-.* was stopped"):
         submit_stage(jobs, request(1), wait=True)  # type: ignore[arg-type]
 
 
@@ -228,5 +228,5 @@ def test_another_job_in_the_runs_folder_is_not_taken_for_the_stages(here: Path) 
     jobs = Jobs(done)
     submit_stage(jobs, request(1), wait=False)  # type: ignore[arg-type]
 
-    with pytest.raises(ValueError, match="works in .* already"):
+    with pytest.raises(ValueError, match=r"works in .* already"):
         pipeline(jobs)
