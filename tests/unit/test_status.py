@@ -106,6 +106,7 @@ def test_what_a_stage_does_before_it_trains_is_told(recipe: Recipe) -> None:
         book.now(SEEDING, 2)
 
         assert about(run, "running").startswith("running: seeding confidences for stage 2")
+        assert about(run, "stage 1") == "stage 1: not begun"
         assert about(run, "stage 2") == "stage 2: running"
 
 

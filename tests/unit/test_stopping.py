@@ -67,16 +67,17 @@ def test_a_step_that_takes_too_long_is_given_up() -> None:
         asyncio.run(job())
 
 
-def test_the_innermost_block_is_told() -> None:
-    async def job() -> str:
+def test_the_innermost_block_is_told_and_what_closes_around_it_left_in_peace() -> None:
+    async def job() -> list[object]:
         stop = asyncio.Event()
-        async with until_told_to_stop(), until_told_to_stop(stop.set, 60.0):
-            os.kill(os.getpid(), signal.SIGTERM)
-            await stop.wait()
+        async with until_told_to_stop():
+            async with until_told_to_stop(stop.set, 60.0):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await stop.wait()
             await asyncio.sleep(0.01)  # in which the outer one would give it up
-            return "checkpoint written"
+            return [signal.getsignal(number) for number in SIGNALS]
 
-    assert asyncio.run(job()) == "checkpoint written"
+    assert asyncio.run(job()) == [signal.SIG_DFL] * 2  # a signal now is the second one
 
 
 def test_a_wait_that_fails_by_itself_is_not_taken_for_a_stop() -> None:
