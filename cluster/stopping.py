@@ -62,25 +62,31 @@ def _told(told: Callable[[], None], when: str) -> Iterator[None]:
     """Within the block the first signal has `told` called on the event loop; the next one has its own effect."""
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    came = False
+    came: int | None = None
+    scheduled: asyncio.Handle | None = None
+    called = False
 
     def call(number: int) -> None:
+        nonlocal called
+        called = True
         logger.warning("%s: stopping %s; a second one ends the process at once", signal.Signals(number).name, when)
         told()
 
     # Not the loop's own handlers: those wait while a computation holds it, and so would the second signal.
     def handle(number: int, _: FrameType | None) -> None:
-        nonlocal came
-        came = True
+        nonlocal came, scheduled
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        loop.call_soon_threadsafe(call, number)
+        came, scheduled = number, loop.call_soon_threadsafe(call, number)
 
     for number in _SIGNALS:
         signal.signal(number, handle)
     try:
         yield
     finally:
-        if not came:  # else the job is on its way out, where a signal is the second one
+        if not called:  # else the job is on its way out, where a signal is the second one
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if came is not None and scheduled is not None:  # in the last moment: it is for the block around this one
+                scheduled.cancel()
+                signal.raise_signal(came)

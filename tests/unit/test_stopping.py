@@ -80,6 +80,18 @@ def test_the_innermost_block_is_told_and_what_closes_around_it_left_in_peace() -
     assert asyncio.run(job()) == [signal.SIG_DFL] * 2  # a signal now is the second one
 
 
+def test_a_signal_in_a_blocks_last_moment_is_not_lost() -> None:
+    async def job() -> None:
+        stop = asyncio.Event()
+        async with until_told_to_stop():
+            async with until_told_to_stop(stop.set, 60.0):
+                os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(stop.wait(), 5.0)  # the next stage
+
+    with pytest.raises(Stopped):
+        asyncio.run(job())
+
+
 def test_a_wait_that_fails_by_itself_is_not_taken_for_a_stop() -> None:
     async def job() -> None:
         async with until_told_to_stop():
