@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import configs
+from cluster.cli_jobs import add_job_commands, submit_all, takes_address
+from cluster.cli_parts import command, job_recipe, takes_place, takes_recipe, takes_unconfident
+from cluster.cli_scores import add_score_commands
 from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
 from configs.load import RecipeError, load_recipe
-from configs.schema import Preset, Recipe, Response
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ Train a vision-language model to say how sure it is, and to be right about it.
   stage 2  caliber sft RECIPE --stage 2   the same with a confidence
   stage 3  caliber rl RECIPE              reinforcement learning: the confidence becomes calibrated
 
-`caliber pipeline RECIPE` does all three. Every command takes overrides of the recipe's settings,
-such as rl.samples_per_prompt=16; `caliber check RECIPE --fields` lists them all.
+`caliber pipeline RECIPE` does all three, `caliber submit RECIPE --stage N` has a Ray cluster do one.
+Every command takes overrides of the recipe's settings, such as rl.samples_per_prompt=16;
+`caliber check RECIPE --fields` lists them all.
 """
 
 
@@ -59,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         options.overrides += rest
     try:
-        code: int = options.run(options)
+        code: int = options.does(options)
     except Stopped as stopped:
         print(stopped)
         return 0
+    except KeyboardInterrupt:
+        print(f"caliber {options.command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT  # as shells tell it
     except (*_MISTAKES, BaseExceptionGroup) as error:
         mistakes = _mistakes(error)
         if options.trace or not mistakes:
@@ -88,110 +94,47 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    check = _command(commands, "check", _check, "print what a recipe comes to, and start no job")
-    _takes_recipe(check)
+    check = command(commands, "check", _check, "print what a recipe comes to, and start no job")
+    takes_recipe(check)
     check.add_argument("--fields", action="store_true", help="list every setting with its default and meaning")
 
-    data = _command(commands, "data", _data, "build a set that a shipped recipe learns from")
+    data = command(commands, "data", _data, "build a set that a shipped recipe learns from")
     data.add_argument("set", choices=_SETS, metavar="set", help=f"which: {' or '.join(_SETS)}")
     data.add_argument("out", type=Path, help="folder to write, which must not exist")
     data.add_argument("recipe", nargs="?", help="YAML file with the set's settings (default: the shipped recipe)")
     data.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as data.emoji.seed=1")
 
-    sft = _command(commands, "sft", _sft, "stage 1 or stage 2: supervised fine-tuning")
-    _takes_recipe(sft)
+    sft = command(commands, "sft", _sft, "stage 1 or stage 2: supervised fine-tuning")
+    takes_recipe(sft)
     sft.add_argument("--stage", type=int, choices=[1, 2], required=True, help="which of the two")
+    takes_place(sft)
 
-    rl = _command(commands, "rl", _rl, "stage 3: asynchronous reinforcement learning from stage 2's model")
-    _takes_recipe(rl)
+    rl = command(commands, "rl", _rl, "stage 3: asynchronous reinforcement learning from stage 2's model")
+    takes_recipe(rl)
+    takes_place(rl)
 
-    evaluate = _command(commands, "eval", _eval, "generate with vLLM; write predictions.jsonl and metrics.json")
+    evaluate = command(commands, "eval", _eval, "generate with vLLM; write predictions.jsonl and metrics.json")
     evaluate.add_argument("model", help="Hugging Face directory")
     evaluate.add_argument("data", type=Path, help="JSONL file of prompts with references")
-    _takes_recipe(evaluate)
+    takes_recipe(evaluate)
     evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder to write (default: %(default)s)")
     evaluate.add_argument("--temperature", type=float, help="instead of the recipe's; 0 is greedy")
-    _takes_unconfident(evaluate)
+    takes_unconfident(evaluate)
 
-    score = _command(commands, "score", _score, "metrics of responses that exist already (VECBench's rows too)")
-    score.add_argument("predictions", type=Path, help="JSONL rows of response, candidates, ground_truth or counts")
-    score.add_argument("--out", type=Path, help="write the metrics as JSON")
-    score.add_argument(
-        "--mode",
-        choices=["strict", "emocaliber"],
-        default="strict",
-        help="emocaliber: the numbers of its released evaluator of VECBench, which takes no setting (default: strict)",
-    )
-    score.add_argument("--draws", type=int, default=1, help="annotators drawn for each response with counts")
-    score.add_argument("--bins", type=int, default=10, help="bins of the calibration errors")
-    score.add_argument("--seed", type=int, default=0, help="seed of the drawn annotators, and of the resamples")
-    score.add_argument("--compare", type=Path, metavar="OTHER", help="another run over the same prompts, to compare")
-    score.add_argument(
-        "--resamples", type=int, default=1000, help="resamples of the prompts for the 95%% intervals; 0: no intervals"
-    )
-    score.add_argument(
-        "--elements",
-        nargs="*",
-        default=list(Response().reasoning_elements),
-        help="tags the reasoning must hold",
-    )
-    _takes_unconfident(score)
-    score.set_defaults(default_of=score.get_default)
+    add_score_commands(commands)
 
-    reward = _command(commands, "reward", _reward, "score rows of responses: try a mix of rewards on paper")
-    reward.add_argument("mix", help=f"a preset ({', '.join(Preset)}) or a recipe")
-    reward.add_argument("rows", type=Path, help="JSONL rows of response, ground_truth or counts, and candidates")
-    reward.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
-    reward.add_argument("--out", type=Path, help="write every raw part and the total as JSONL (default: print it)")
+    pipeline = command(commands, "pipeline", _pipeline, "all three stages, each evaluated; goes on where it stopped")
+    takes_recipe(pipeline)
+    part = pipeline.add_mutually_exclusive_group()
+    part.add_argument("--stage", type=int, choices=[1, 2, 3], help="only this one, from the model of the one before")
+    part.add_argument("--submit", action="store_true", help="each stage as a job of a Ray cluster")
+    takes_address(pipeline)
+    takes_place(pipeline)
 
-    reweight = _command(commands, "reweight", _reweight, "change the reward weights of a running job at its next step")
-    reweight.add_argument("run", type=Path, help="the run's folder (a recipe's `output`)")
-    reweight.add_argument("changes", nargs="+", metavar="WEIGHT=NUMBER", help="such as calibration=0.5")
+    add_job_commands(commands)
 
-    rescore = _command(commands, "rescore", _rescore, "what a run's rollouts would have been worth under another mix")
-    rescore.add_argument("run", type=Path, help="the run's folder (a recipe's `output`)")
-    rescore.add_argument("changes", nargs="+", metavar="SETTING=VALUE", help="such as calibration=0.5 or credit=joint")
-
-    pipeline = _command(commands, "pipeline", _pipeline, "all three stages, each evaluated; goes on where it stopped")
-    _takes_recipe(pipeline)
-
-    _command(commands, "doctor", _doctor, "check the installation, and say how to mend what is wrong")
+    command(commands, "doctor", _doctor, "check the installation, and say how to mend what is wrong")
     return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    summary: str,
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.add_argument("--trace", action="store_true", help="show the Python trace of an error")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _takes_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=Path, help="YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
-
-
-def _takes_unconfident(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--without-confidence", action="store_true", help="responses need not state one (a stage-1 model's)"
-    )
-
-
-def _recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe, refused where it cannot work or where its reward mix can be gamed."""
-    from configs.derive import problems
-    from rewards.safety import refuse_unsafe
-
-    recipe = load_recipe(options.recipe, options.overrides)
-    if found := problems(recipe):
-        raise ValueError("the recipe cannot work:\n" + "\n".join(f"  {problem}" for problem in found))
-    refuse_unsafe(recipe.rewards)
-    return recipe
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -217,20 +160,22 @@ def _data(options: argparse.Namespace) -> int:
 def _sft(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_one_stage
 
-    return run_one_stage(_recipe(options), options.stage)
+    return run_one_stage(job_recipe(options), options.stage)
 
 
 def _rl(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_one_stage
 
-    return run_one_stage(_recipe(options), 3)
+    return run_one_stage(job_recipe(options), 3)
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from cluster.evaluation import evaluate, model_tokenizer, read_baselines
+    from cluster.evaluation import evaluate, model_tokenizer
+    from cluster.metrics_files import read_baselines
     from cluster.metrics_table import metrics_table
     from cluster.sampling import RolloutWorkers
     from cluster.stages import connect, read_file
+    from cluster.stopping import until_told_to_stop
     from rewards.metrics import Metrics
 
     recipe = load_recipe(options.recipe, options.overrides)
@@ -238,7 +183,7 @@ def _eval(options: argparse.Namespace) -> int:
     connect()
 
     async def job() -> dict[str, Metrics]:
-        async with RolloutWorkers(recipe) as workers:
+        async with until_told_to_stop(), RolloutWorkers(recipe) as workers:
             found = await evaluate(
                 recipe,
                 await workers.holding(options.model),
@@ -254,91 +199,15 @@ def _eval(options: argparse.Namespace) -> int:
     return 0
 
 
-def _score(options: argparse.Namespace) -> int:
-    if options.mode == "emocaliber":
-        return _score_as_released(options)
-    from cluster.evaluation import write_metrics
-    from cluster.interval_tables import comparison_table, intervals_table
-    from cluster.metrics_table import metrics_table
-    from cluster.score import read_outcomes
-    from rewards.baselines import baselines
-    from rewards.tasks import by_task
-
-    held, *others = (
-        read_outcomes(
-            path,
-            Response(reasoning_elements=tuple(options.elements)),
-            options.draws,
-            options.seed,
-            require_confidence=not options.without_confidence,
-        )
-        for path in (options.predictions, options.compare)
-        if path is not None
-    )
-    found = by_task(held, options.bins)
-    told = [metrics_table([*found.items(), *baselines(held, options.bins).items()])]
-    if options.resamples and len(set(held.prompt_id)) > 1:
-        told.append(intervals_table(held, options.resamples, options.seed, options.bins))
-    told += [comparison_table(held, other, options.resamples, options.seed, options.bins) for other in others]
-    if options.out is not None:
-        write_metrics(options.out, found)
-    print("\n\n".join(told))
-    return 0
-
-
-def _score_as_released(options: argparse.Namespace) -> int:
-    from cluster.emocaliber_table import emocaliber_table
-    from cluster.score_released import score_as_released, write_released
-
-    for name in ("draws", "bins", "seed", "elements", "without_confidence", "compare", "resamples"):
-        if getattr(options, name) != options.default_of(name):
-            raise ValueError(f"--{name.replace('_', '-')} is a setting of --mode strict alone; leave it out")
-    found = score_as_released(options.predictions)
-    if options.out is not None:
-        write_released(options.out, found)
-    print(emocaliber_table(found))
-    return 0
-
-
 def _pipeline(options: argparse.Namespace) -> int:
-    from cluster.pipeline import run_pipeline
+    if options.submit:
+        return submit_all(options)
+    from cluster.pipeline import run_one_stage, run_pipeline
 
-    print(run_pipeline(_recipe(options)))
-    return 0
-
-
-def _reward(options: argparse.Namespace) -> int:
-    from cluster.matchers import opened
-    from cluster.reward_rows import mix_of, reward_rows
-    from rewards.safety import unsafe
-
-    rewards, form, service = mix_of(options.mix, options.overrides)
-    with opened(rewards, service) as matches:
-        answers = reward_rows(options.rows, rewards, form, matches)
-        text = "".join(f"{json.dumps(answer, ensure_ascii=False)}\n" for answer in answers)
-    if options.out is None:
-        print(text, end="")
-    else:
-        options.out.write_text(text, encoding="utf-8")
-    for message in unsafe(rewards):
-        print(f"UNSAFE: {message}", file=sys.stderr)
-    return 0
-
-
-def _reweight(options: argparse.Namespace) -> int:
-    from cluster.live_weights import reweight, shown
-    from cluster.run_folder import RunFolder
-
-    before, after = reweight(RunFolder(options.run), options.changes)
-    print(f"{shown(after)} from the next step on; before: {shown(before)}")
-    return 0
-
-
-def _rescore(options: argparse.Namespace) -> int:
-    from cluster.rescore import rescore, rescore_table
-    from cluster.run_folder import RunFolder
-
-    print(rescore_table(*rescore(RunFolder(options.run), options.changes)))
+    recipe = job_recipe(options)
+    if options.stage is not None:
+        return run_one_stage(recipe, options.stage, evaluated=True)
+    print(run_pipeline(recipe))
     return 0
 
 

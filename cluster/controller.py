@@ -100,9 +100,13 @@ class Controller:
         await self._checkpoint()
         return self._version
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
+
     def stop(self) -> None:
         """End after the step that is under way, with a checkpoint."""
-        logger.warning("stopping after the step that is under way")
         self._stopping = True
         self._wake = asyncio.create_task(self._notify())
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from cluster.matchers import opened
+from cluster.metrics_files import write_baselines, write_metrics
 from cluster.pool import RolloutPool
 from cluster.predictions import PredictionRow, write_predictions
 from cluster.sampling import sample_responses
@@ -23,8 +22,6 @@ from rollout.answer_probability import answer_probability
 from rollout.engine import SamplingSettings
 from rollout.prompts import Prompt
 from rollout.trajectory import FinishReason, Sample
-
-_BASELINES = "baselines.json"
 
 
 async def evaluate(
@@ -66,30 +63,13 @@ async def evaluate(
             )
         found[name] = by_task(held, settings.bins)
         write_metrics(folder / "metrics.json", found[name])
-        write_metrics(folder / _BASELINES, baselines(held, settings.bins))
+        write_baselines(folder, baselines(held, settings.bins))
     return found
 
 
 def model_tokenizer(model_dir: str) -> Tokenizer:
     """The tokenizer of a Hugging Face directory."""
     return AutoTokenizer.from_pretrained(model_dir).backend_tokenizer
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Metrics]) -> None:
-    """Metrics by task as JSON; undefined ones are null."""
-    text = json.dumps({task: dataclasses.asdict(found) for task, found in metrics.items()}, indent=1, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def read_metrics(path: Path) -> dict[str, Metrics]:
-    """What `write_metrics` wrote."""
-    return {task: Metrics(**found) for task, found in json.loads(path.read_text(encoding="utf-8")).items()}
-
-
-def read_baselines(folder: Path) -> dict[str, Metrics]:
-    """The baselines of an evaluation's folder, by name; none where it was made before there were any."""
-    path = folder / _BASELINES
-    return read_metrics(path) if path.exists() else {}
 
 
 def _row(

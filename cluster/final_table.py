@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cluster.evaluation import read_baselines, read_metrics
+from cluster.metrics_files import read_baselines, read_metrics
 from cluster.metrics_table import metrics_table
 from cluster.run_folder import RunFolder
 from rewards.baselines import ISOTONIC

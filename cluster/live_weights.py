@@ -56,8 +56,7 @@ def reweight(run: RunFolder, changes: Sequence[str]) -> tuple[RewardWeights, Rew
     FileNotFoundError where there is no run.
     """
     rewards = load_recipe(run.recipe).rewards
-    file = run.stage(3).weights
-    before = RewardWeights.model_validate_json(file.read_bytes()) if file.exists() else rewards.weights
+    before, file = weights_asked_for(run), run.stage(3).weights
     kept = [f"rewards.weights.{name}={weight}" for name, weight in before.model_dump().items()]
     recipe = load_recipe(run.recipe, [*kept, *(f"rewards.weights.{change}" for change in changes)])
     weights = recipe.rewards.weights
@@ -67,6 +66,16 @@ def reweight(run: RunFolder, changes: Sequence[str]) -> tuple[RewardWeights, Rew
     aside.write_text(weights.model_dump_json() + "\n", encoding="utf-8")
     aside.replace(file)
     return before, weights
+
+
+def weights_asked_for(run: RunFolder) -> RewardWeights:
+    """The weights of a run's next step: those that `reweight` asked for last, or the recipe's."""
+    file = run.stage(3).weights
+    return (
+        RewardWeights.model_validate_json(file.read_bytes())
+        if file.exists()
+        else load_recipe(run.recipe).rewards.weights
+    )
 
 
 def shown(weights: RewardWeights) -> str:

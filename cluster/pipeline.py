@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Sequence
 
+from cluster.digests import STAGES, evaluation_digest, training_digest
 from cluster.evaluation import evaluate, model_tokenizer
 from cluster.final_table import final_table
+from cluster.job_book import EVALUATING, SEEDING, TRAINING, JobBook, working_in
 from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
-from cluster.run_folder import RunFolder, digest
+from cluster.ray_job import losses_ahead
+from cluster.run_folder import RunFolder
 from cluster.sampling import RolloutWorkers
 from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences
 from cluster.starting_model import starting_model
+from cluster.stopping import stopped_before_it_began, until_told_to_stop
 from configs.load import write_resolved
 from configs.schema import Recipe
 
-_COMMON = ("seed", "data", "model", "response", "learner")
+logger = logging.getLogger(__name__)
 
 
 def run_pipeline(recipe: Recipe) -> str:
     """Run and evaluate what is not finished; returns the table of the stages and the paths of the models."""
-    run = _prepare(recipe)
-    asyncio.run(_all_stages(recipe, run))
-    models = [f"stage {number}: {run.stage(number).model}" for number in (1, 2, 3)]
+    run = _run(recipe, STAGES, evaluated=True)
+    models = [f"stage {number}: {run.stage(number).model}" for number in STAGES]
     return "\n".join([final_table(run, list(recipe.data.evaluation)), *models])
 
 
-def run_one_stage(recipe: Recipe, number: int) -> int:
+def run_one_stage(recipe: Recipe, number: int, *, evaluated: bool = False) -> int:
     """One stage as a job of its own, from its predecessor's model; returns the exit code.
 
     Raises FileNotFoundError where that model is not there.
@@ -35,13 +40,23 @@ def run_one_stage(recipe: Recipe, number: int) -> int:
         raise FileNotFoundError(
             f"stage {number} starts from {before}, which is not there: run stage {number - 1} first"
         )
-    run = _prepare(recipe)
-    asyncio.run(_one_stage(recipe, run, number))
+    run = _run(recipe, (number,), evaluated=evaluated)
     print(f"stage {number}: {run.stage(number).model}")
     return 0
 
 
-def _prepare(recipe: Recipe) -> RunFolder:
+def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolder:
+    run = RunFolder.of(recipe)
+    for loss in losses_ahead(run.path):
+        logger.warning(loss)
+    with working_in(run.path) as book:
+        with stopped_before_it_began():
+            _prepare(recipe, run)
+        asyncio.run(_stages(recipe, run, numbers, book, evaluated=evaluated))
+    return run
+
+
+def _prepare(recipe: Recipe, run: RunFolder) -> None:
     """Data built, files and matcher checked before any model loads, the resolved recipe written, Ray joined."""
     prepare_data(recipe)
     data = recipe.data
@@ -50,49 +65,43 @@ def _prepare(recipe: Recipe) -> RunFolder:
     for name in data.evaluation.values():
         read_file(recipe, name)
     refuse_unusable(recipe, read_file(recipe, data.stage3))
-    run = RunFolder.of(recipe)
     write_resolved(recipe, run.recipe)
     connect()
-    return run
 
 
-async def _all_stages(recipe: Recipe, run: RunFolder) -> None:
-    marks = _digests(recipe)
-    async with RolloutWorkers(recipe) as workers:
-        for number in (1, 2, 3):
-            stage = run.stage(number)
-            await _train(recipe, run, number, workers)
-            evaluated = digest(recipe, ("evaluation",), marks[number], *recipe.data.evaluation.values())
-            if not stage.finished("evaluation", evaluated):
+async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: JobBook, *, evaluated: bool) -> None:
+    async with until_told_to_stop(), RolloutWorkers(recipe) as workers:
+        for number in numbers:
+            await _train(recipe, run, number, workers, book)
+            stage, mark = run.stage(number), evaluation_digest(recipe, number)
+            if evaluated and not stage.finished("evaluation", mark):
+                book.now(EVALUATING, number)
                 await _evaluate(recipe, run, number, workers)
-                stage.finish("evaluation", evaluated)
+                stage.finish("evaluation", mark)
 
 
-async def _one_stage(recipe: Recipe, run: RunFolder, number: int) -> None:
-    async with RolloutWorkers(recipe) as workers:
-        await _train(recipe, run, number, workers)
-
-
-async def _train(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
+async def _train(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:
     """Train a stage, unless that is done; a stage that was interrupted goes on from its checkpoint."""
-    stage, mark = run.stage(number), _digests(recipe)[number]
+    stage, mark = run.stage(number), training_digest(recipe, number)
     if stage.finished("training", mark):
         return
     stage.claim(mark)
+    book.now(SEEDING if number == 2 else TRAINING, number)
     if number == 3:
         await _reinforce(recipe, run, workers)
     else:
-        await _fine_tune(recipe, run, number, workers)
+        await _fine_tune(recipe, run, number, workers, book)
     stage.finish("training", mark)
 
 
-async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
+async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:
     if number == 1:
         settings, start = recipe.stage1, starting_model(recipe)
         prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
     else:
         settings, start = recipe.stage2, str(run.stage(1).model)
         prompts = await seed_confidences(recipe, start, workers)
+        book.now(TRAINING)
     await workers.close()  # the learner needs the room
     await run_sft(recipe, number, settings, start, prompts)
 
@@ -114,9 +123,3 @@ async def _evaluate(recipe: Recipe, run: RunFolder, number: int, workers: Rollou
         found = await evaluate(recipe, pool, tokenizer, files)
     table = metrics_table([(f"stage {number}, {name}", metrics["overall"]) for name, metrics in found.items()])
     print(table, flush=True)
-
-
-def _digests(recipe: Recipe) -> dict[int, str]:
-    first = digest(recipe, (*_COMMON, "stage1"))
-    second = digest(recipe, (*_COMMON, "seeding", "stage2"), first)
-    return {1: first, 2: second, 3: digest(recipe, (*_COMMON, "rl", "rewards"), second)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.stopped import Stopped
+from cluster.wandb_service import keep_service
 from configs.schema import Recipe, Wandb, WandbMode
 
 Metrics = Mapping[str, float | None]
@@ -79,7 +81,8 @@ class RunLog:
     ) -> None:
         self._file.close()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped) else 1)
+            # Cancelled is what a job is that is told to stop before its first step.
+            self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped | CancelledError) else 1)
 
 
 def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # type: ignore[no-untyped-def]
@@ -87,6 +90,7 @@ def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # ty
         return None
     import wandb  # here: it takes a second to import, and most runs do without
 
+    keep_service()
     return wandb.init(
         project=settings.project,
         name=f"{recipe.name}-{stage}",

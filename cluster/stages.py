@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -20,11 +19,13 @@ from cluster.pool import RolloutPool
 from cluster.quiet import ENVIRONMENT
 from cluster.rewarding import RewardService
 from cluster.run_folder import RunFolder, written_aside
-from cluster.run_log import Column, RunLog
+from cluster.run_log import RunLog
 from cluster.sampling import RolloutWorkers, sample_responses
 from cluster.seeding import read_seeds, seed_by_annotators, seed_by_samples, write_seeds
+from cluster.sft_columns import SFT_COLUMNS
 from cluster.step_metrics import COLUMNS
 from cluster.stopped import Stopped
+from cluster.stopping import until_told_to_stop
 from cluster.visits import Visits
 from cluster.waiting import together
 from configs.schema import Recipe, SeedSource, Sft, Through
@@ -36,15 +37,6 @@ from rollout.prompts import Prompt
 from rollout.readers import read_prompts
 
 logger = logging.getLogger(__name__)
-
-_SFT_COLUMNS = (
-    Column("loss", "loss", 4),
-    Column("evaluation_loss", "eval loss", 4),
-    Column("grad_norm", "grad norm", 2),
-    Column("learning_rate", "lr e-6", 1, 1e6),
-    Column("tokens_per_second", "tokens/s", 0),
-    Column("seconds", "s/step", 2),
-)
 
 
 def prepare_data(recipe: Recipe) -> None:
@@ -74,7 +66,10 @@ def read_file(
 
 
 async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, prompts: list[Prompt]) -> None:
-    """Fine-tune `model_dir` on the prompts' responses; ends in the stage's model."""
+    """Fine-tune `model_dir` on the prompts' responses; ends in the stage's model.
+
+    Raises Stopped where the job was told to.
+    """
     folder = RunFolder.of(recipe).stage(number)
     checkpoints = CheckpointFolder(folder.checkpoints)
     limits = ImageLimits.of(recipe.model, recipe.data)
@@ -85,15 +80,22 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
         recipe.rl.seconds_per_wait,
     )
     try:
-        with RunLog(folder.path, f"stage{number}", _SFT_COLUMNS, recipe) as log:
-            await _sft_steps(stage, learners, checkpoints, log)
+        with RunLog(folder.path, f"stage{number}", SFT_COLUMNS, recipe) as log:
+            stop = asyncio.Event()
+            async with until_told_to_stop(stop.set, recipe.rl.seconds_per_wait):
+                done = await _sft_steps(stage, learners, checkpoints, log, stop)
+            if stop.is_set():
+                raise Stopped(_goes_on(number, done, stage.steps))
         with written_aside(folder.model) as aside:
             await learners.call("save_model", str(aside))
     finally:
         learners.close()
 
 
-async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: CheckpointFolder, log: RunLog) -> None:
+async def _sft_steps(
+    stage: Sft, learners: LearnerGroup, checkpoints: CheckpointFolder, log: RunLog, stop: asyncio.Event
+) -> int:
+    """Train to the last step, or until it is told to stop; returns the steps that are done, all in a checkpoint."""
     first = 0
     if found := checkpoints.latest():
         await learners.call("load_checkpoint", str(found.folder), "learner")
@@ -101,11 +103,11 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
         logger.info("resumed at step %d", first)
     for step in range(first, stage.steps):
         reports = await learners.call("train", step)
-        done, last = step + 1, step + 1 == stage.steps
+        done, last, stopping = step + 1, step + 1 == stage.steps, stop.is_set()
         evaluation_loss = None
         if last or done % stage.eval_every_steps == 0:
             evaluation_loss, *_ = await learners.call("evaluate")
-        if last or evaluation_loss is not None or done % stage.log_every_steps == 0:
+        if last or stopping or evaluation_loss is not None or done % stage.log_every_steps == 0:
             seconds = max(report.seconds for report in reports)
             log.log(
                 {
@@ -118,10 +120,17 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
                 },
                 done,
             )
-        if last or done % stage.checkpoint_every_steps == 0:
+        if last or stopping or done % stage.checkpoint_every_steps == 0:
             aside = checkpoints.begin(done)
             await learners.call("save_checkpoint", str(aside), "learner")
             checkpoints.commit(done, {})
+        if stopping:
+            return done
+    return stage.steps
+
+
+def _goes_on(number: int, steps: int, of: int) -> str:
+    return f"stage {number} stopped after step {steps} of {of}; the same command goes on from there"
 
 
 async def seed_confidences(recipe: Recipe, model_dir: str, workers: RolloutWorkers) -> list[Prompt]:
@@ -160,20 +169,23 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
     async with AsyncExitStack() as cleanup:
         rewards = RewardService(recipe, model_dir, folder.rollouts)
         cleanup.push_async_callback(rewards.close)
-        learners, _ = await together(
-            LearnerGroup.start(actor, recipe.learner, (model_dir, recipe, by_id, limits), rl.seconds_per_wait),
-            rewards.start(),
-        )
-        cleanup.callback(learners.close)
+
+        async def ranks() -> LearnerGroup:
+            arguments = (model_dir, recipe, by_id, limits)
+            group = await LearnerGroup.start(actor, recipe.learner, arguments, rl.seconds_per_wait)
+            cleanup.callback(group.close)  # here: it may be up when the reward service fails, or is given up
+            return group
+
+        learners, _ = await together(ranks(), rewards.start())
         warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
         log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
         checkpoints, weights = CheckpointFolder(folder.checkpoints), LiveWeights(folder.weights, recipe.rewards)
         parts = Parts(visits, pool, rewards, learners, checkpoints, weights, log)
         controller = Controller(recipe, parts)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
-        steps = await controller.run()
-        if steps < rl.steps:
-            raise Stopped(f"stopped after step {steps} of {rl.steps}; the same command goes on from there")
+        async with until_told_to_stop(controller.stop, rl.seconds_per_wait):
+            steps = await controller.run()
+        if controller.stopping:
+            raise Stopped(_goes_on(3, steps, rl.steps))
         if rl.max_policy_lag > 0:
             print(controller.calibration_by_lag(), flush=True)
         with written_aside(folder.model) as aside:

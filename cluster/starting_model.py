@@ -13,9 +13,13 @@ from learner.scratch import build_scratch_model
 
 
 def starting_model(recipe: Recipe) -> str:
-    """Its directory: `model.path`, or the run's own, in which a model is built or unpacked once."""
+    """Its directory, absolute: `model.path`, or the run's own, in which a model is built or unpacked once.
+
+    Where there is no such directory, `model.path` is a hub id.
+    """
     if recipe.model.path is not None:
-        return recipe.model.path
+        path = Path(recipe.model.path)  # actors have another working folder than the command
+        return str(path.absolute()) if path.exists() else recipe.model.path
     folder = RunFolder.of(recipe).starting_model
     if not folder.exists():
         with written_aside(folder) as aside:

@@ -34,6 +34,7 @@ def main() -> None:
     os.set_inheritable(int(pipe), False)  # what the scorer starts must not hold it open
     connection = Connection(int(pipe))
     end_with(int(parent))
+    signal.signal(signal.SIGTERM, lambda *_: None)  # sent to all of a job that is told to stop; the parent ends us
     try:
         scorer = _made(name)
     except Exception as error:  # noqa: BLE001  # goes to the parent, which raises it

@@ -17,8 +17,9 @@ import pytest
 import cluster.pipeline
 import cluster.score
 from cluster import doctor
-from cluster.cli import _mistakes, _recipe, main
-from cluster.evaluation import read_metrics
+from cluster.cli import _mistakes, main
+from cluster.cli_parts import usable_recipe
+from cluster.metrics_files import read_metrics
 from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
 from configs.load import RecipeError, describe
@@ -78,8 +79,8 @@ RECIPE_WORDS = "recipe KEY=VALUE --trace"
 ARGUMENTS = {
     "check": f"{RECIPE_WORDS} --fields",
     "data": f"set out {RECIPE_WORDS}",
-    "sft": f"{RECIPE_WORDS} --stage",
-    "rl": RECIPE_WORDS,
+    "sft": f"{RECIPE_WORDS} --stage --from",
+    "rl": f"{RECIPE_WORDS} --from",
     "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
     "score": (
         "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace --compare --resamples"
@@ -87,7 +88,9 @@ ARGUMENTS = {
     "reward": "mix rows KEY=VALUE --out --trace",
     "reweight": "run WEIGHT=NUMBER --trace",
     "rescore": "run SETTING=VALUE --trace",
-    "pipeline": RECIPE_WORDS,
+    "pipeline": f"{RECIPE_WORDS} --stage --submit --address --from",
+    "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
+    "status": "run --address --trace",
     "doctor": "--trace",
 }
 
@@ -217,10 +220,48 @@ def test_a_job_of_a_recipe_that_must_not_run_ends_before_it_starts(
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "override, relative", [("output=out", "out and outputs/emoji-data"), ("data.root=/d", "outputs/emoji")]
+)
+def test_a_job_on_other_storage_names_the_folders_that_are_relative(run: Run, override: str, relative: str) -> None:
+    told = run("rl", DEMO, "--from", "nowhere", override)
+
+    assert told.code == 2
+    assert told.err.startswith(f"caliber rl: {relative}: relative to nowhere, which is not there: ")
+
+
+def test_a_job_takes_relative_folders_from_where_it_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("place").mkdir()
+    seen: list[Path] = []
+    monkeypatch.setattr(cluster.pipeline, "run_one_stage", lambda recipe, number: seen.append(Path.cwd()) or 0)
+
+    told = run("rl", DEMO, "--from", "place")
+
+    assert (told.code, [path.name for path in seen]) == (0, ["place"])
+
+
+def test_one_stage_of_the_pipeline_is_evaluated_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(
+        cluster.pipeline, "run_one_stage", lambda recipe, number, *, evaluated: seen.append((number, evaluated)) or 0
+    )
+
+    assert run("pipeline", DEMO, "--stage", 2).code == 0
+    assert seen == [(2, True)]
+
+
+@pytest.mark.parametrize("command", [["submit", DEMO], ["pipeline", DEMO, "--submit"]])
+def test_a_recipe_that_must_not_run_is_not_submitted(run: Run, command: list[object]) -> None:
+    told = run(*command, *JOINT)
+
+    assert told.code == 2
+    assert "the reward mix is unsafe" in told.err
+
+
 def test_an_unsafe_mix_that_is_allowed_is_run() -> None:
     overrides = [*JOINT, "rewards.allow_unsafe=true"]
 
-    recipe = _recipe(argparse.Namespace(recipe=DEMO, overrides=overrides))
+    recipe = usable_recipe(argparse.Namespace(recipe=DEMO, overrides=overrides))
 
     assert recipe.rewards.weights.correctness == 0.5
 
@@ -303,6 +344,14 @@ def test_reward_holds_answers_against_the_truth_as_the_recipe_says(run: Run, cor
     assert [json.loads(line)["correct"] for line in told.out.splitlines()] == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("command", ["reweight", "rescore"])
+def test_a_command_about_a_run_takes_its_folder(run: Run, command: str) -> None:
+    told = run(command, "nowhere", "calibration=0.5")
+
+    assert told.code == 2
+    assert told.err.startswith(f"caliber {command}: nowhere/recipe.yaml: cannot be read")
+
+
 # Mistakes and bugs
 
 
@@ -356,6 +405,12 @@ def test_a_bug_keeps_its_trace(run: Run, monkeypatch: pytest.MonkeyPatch, bug: E
 def test_trace_shows_where_a_mistake_came_from(run: Run) -> None:
     with pytest.raises(RecipeError, match="unknown key"):
         run("check", DEMO, "rl.stepz=3", "--trace")
+
+
+def test_ctrl_c_is_told_as_shells_tell_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = run(*failing_with(KeyboardInterrupt(), monkeypatch))
+
+    assert told == Outcome(130, "", "caliber score: interrupted\n")
 
 
 def test_a_job_that_was_told_to_stop_has_not_failed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

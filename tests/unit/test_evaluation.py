@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.evaluation import evaluate, read_baselines, read_metrics, write_metrics
+from cluster.evaluation import evaluate
+from cluster.metrics_files import read_baselines, read_metrics, write_metrics
 from cluster.metrics_table import LEGEND, metrics_table
 from cluster.predictions import read_predictions
 from configs.load import load_recipe

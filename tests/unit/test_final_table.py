@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.evaluation import write_metrics
 from cluster.final_table import final_table
+from cluster.metrics_files import write_metrics
 from cluster.run_folder import RunFolder
 from rewards.baselines import CONSTANT, ISOTONIC
 from rewards.metrics import Metrics

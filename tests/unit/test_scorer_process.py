@@ -110,6 +110,16 @@ def test_a_process_that_was_killed_between_calls_costs_none() -> None:
         assert moody("be good", "") == 1.0
 
 
+def test_a_signal_to_all_of_a_job_does_not_cost_the_answers_of_its_last_moments() -> None:
+    before = children()
+    with scorer_of("Moody") as moody:
+        (child,) = children() - before
+        os.kill(child, signal.SIGTERM)
+
+        assert moody("be good", "") == 1.0
+        assert child in children()
+
+
 def test_what_a_scorer_started_ends_with_it() -> None:
     with scorer_of("Moody") as moody:
         left = round(moody("leave a child", "") * 2**22)

@@ -1,0 +1,134 @@
+"""The commands on responses that exist already: `score`, `reward`, `reweight` and `rescore`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cluster.cli_parts import command, takes_unconfident
+from configs.schema import Preset, Response
+
+
+def add_score_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare them."""
+    score = command(commands, "score", _score, "metrics of responses that exist already (VECBench's rows too)")
+    score.add_argument("predictions", type=Path, help="JSONL rows of response, candidates, ground_truth or counts")
+    score.add_argument("--out", type=Path, help="write the metrics as JSON")
+    score.add_argument(
+        "--mode",
+        choices=["strict", "emocaliber"],
+        default="strict",
+        help="emocaliber: the numbers of its released evaluator of VECBench, which takes no setting (default: strict)",
+    )
+    score.add_argument("--draws", type=int, default=1, help="annotators drawn for each response with counts")
+    score.add_argument("--bins", type=int, default=10, help="bins of the calibration errors")
+    score.add_argument("--seed", type=int, default=0, help="seed of the drawn annotators, and of the resamples")
+    score.add_argument("--compare", type=Path, metavar="OTHER", help="another run over the same prompts, to compare")
+    score.add_argument(
+        "--resamples", type=int, default=1000, help="resamples of the prompts for the 95%% intervals; 0: no intervals"
+    )
+    score.add_argument(
+        "--elements",
+        nargs="*",
+        default=list(Response().reasoning_elements),
+        help="tags the reasoning must hold",
+    )
+    takes_unconfident(score)
+    score.set_defaults(default_of=score.get_default)
+
+    reward = command(commands, "reward", _reward, "score rows of responses: try a mix of rewards on paper")
+    reward.add_argument("mix", help=f"a preset ({', '.join(Preset)}) or a recipe")
+    reward.add_argument("rows", type=Path, help="JSONL rows of response, ground_truth or counts, and candidates")
+    reward.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
+    reward.add_argument("--out", type=Path, help="write every raw part and the total as JSONL (default: print it)")
+
+    reweight = command(commands, "reweight", _reweight, "change the reward weights of a running job at its next step")
+    reweight.add_argument("run", type=Path, help="the run's folder (a recipe's `output`)")
+    reweight.add_argument("changes", nargs="+", metavar="WEIGHT=NUMBER", help="such as calibration=0.5")
+
+    rescore = command(commands, "rescore", _rescore, "what a run's rollouts would have been worth under another mix")
+    rescore.add_argument("run", type=Path, help="the run's folder (a recipe's `output`)")
+    rescore.add_argument("changes", nargs="+", metavar="SETTING=VALUE", help="such as calibration=0.5 or credit=joint")
+
+
+def _score(options: argparse.Namespace) -> int:
+    if options.mode == "emocaliber":
+        return _score_as_released(options)
+    from cluster.interval_tables import comparison_table, intervals_table
+    from cluster.metrics_files import write_metrics
+    from cluster.metrics_table import metrics_table
+    from cluster.score import read_outcomes
+    from rewards.baselines import baselines
+    from rewards.tasks import by_task
+
+    held, *others = (
+        read_outcomes(
+            path,
+            Response(reasoning_elements=tuple(options.elements)),
+            options.draws,
+            options.seed,
+            require_confidence=not options.without_confidence,
+        )
+        for path in (options.predictions, options.compare)
+        if path is not None
+    )
+    found = by_task(held, options.bins)
+    told = [metrics_table([*found.items(), *baselines(held, options.bins).items()])]
+    if options.resamples and len(set(held.prompt_id)) > 1:
+        told.append(intervals_table(held, options.resamples, options.seed, options.bins))
+    told += [comparison_table(held, other, options.resamples, options.seed, options.bins) for other in others]
+    if options.out is not None:
+        write_metrics(options.out, found)
+    print("\n\n".join(told))
+    return 0
+
+
+def _score_as_released(options: argparse.Namespace) -> int:
+    from cluster.emocaliber_table import emocaliber_table
+    from cluster.score_released import score_as_released, write_released
+
+    for name in ("draws", "bins", "seed", "elements", "without_confidence", "compare", "resamples"):
+        if getattr(options, name) != options.default_of(name):
+            raise ValueError(f"--{name.replace('_', '-')} is a setting of --mode strict alone; leave it out")
+    found = score_as_released(options.predictions)
+    if options.out is not None:
+        write_released(options.out, found)
+    print(emocaliber_table(found))
+    return 0
+
+
+def _reward(options: argparse.Namespace) -> int:
+    from cluster.matchers import opened
+    from cluster.reward_rows import mix_of, reward_rows
+    from rewards.safety import unsafe
+
+    rewards, form, service = mix_of(options.mix, options.overrides)
+    with opened(rewards, service) as matches:
+        answers = reward_rows(options.rows, rewards, form, matches)
+        text = "".join(f"{json.dumps(answer, ensure_ascii=False)}\n" for answer in answers)
+    if options.out is None:
+        print(text, end="")
+    else:
+        options.out.write_text(text, encoding="utf-8")
+    for message in unsafe(rewards):
+        print(f"UNSAFE: {message}", file=sys.stderr)
+    return 0
+
+
+def _reweight(options: argparse.Namespace) -> int:
+    from cluster.live_weights import reweight, shown
+    from cluster.run_folder import RunFolder
+
+    before, after = reweight(RunFolder(options.run), options.changes)
+    print(f"{shown(after)} from the next step on; before: {shown(before)}")
+    return 0
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    from cluster.rescore import rescore, rescore_table
+    from cluster.run_folder import RunFolder
+
+    print(rescore_table(*rescore(RunFolder(options.run), options.changes)))
+    return 0

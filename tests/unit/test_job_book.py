@@ -1,0 +1,115 @@
+"""Who has a run's folder, and what it says that it is at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.job_book import TRAINING, entries, in_use, last_entry, working_in
+from cluster.ray_job import losses_ahead
+from cluster.stopped import Stopped
+
+
+def doing(folder: Path) -> list[tuple[str, int | None]]:
+    return [(entry.doing, entry.stage) for entry in entries(folder)]
+
+
+def test_a_folder_is_one_jobs_alone_while_it_works_there(tmp_path: Path) -> None:
+    with working_in(tmp_path) as book:
+        book.now(TRAINING, 2)
+
+        assert in_use(tmp_path)
+        with (
+            pytest.raises(ValueError, match=f"in use: training stage 2 since .*, process {os.getpid()} on .* stop it"),
+            working_in(tmp_path),
+        ):
+            pass
+
+    assert not in_use(tmp_path)
+    with working_in(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error, told", [(Stopped(""), "stopped"), (KeyboardInterrupt(), "stopped"), (RuntimeError(), "failed")]
+)
+def test_a_job_says_how_it_ended(tmp_path: Path, error: BaseException, told: str) -> None:
+    with pytest.raises(type(error)), working_in(tmp_path) as book:
+        book.now(TRAINING, 3)
+        raise error
+
+    with working_in(tmp_path):
+        pass
+
+    assert doing(tmp_path) == [
+        ("preparing", None),
+        ("training", 3),
+        (told, 3),
+        ("preparing", None),
+        ("ended", None),
+    ]
+
+
+def test_a_job_that_is_killed_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from cluster.job_book import working_in
+with working_in(Path(sys.argv[1])) as book:
+    book.now("training", 1)
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60)
+
+    assert doing(tmp_path)[-1] == ("training", 1)
+    assert not in_use(tmp_path)
+
+
+def test_a_line_that_is_not_whole_yet_is_left_out(tmp_path: Path) -> None:
+    with working_in(tmp_path):
+        pass
+    with (tmp_path / "jobs.jsonl").open("a") as file:
+        file.write('{"time": 1')
+
+    last = last_entry(tmp_path)
+
+    assert last is not None
+    assert last.doing == "ended"
+
+
+def test_where_no_job_was_nothing_is_told(tmp_path: Path) -> None:
+    assert last_entry(tmp_path) is None
+    assert not in_use(tmp_path)
+
+
+def test_a_ray_job_is_named_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "emoji-1"}}))
+
+    with working_in(tmp_path):
+        pass
+
+    last = last_entry(tmp_path)
+    assert last is not None
+    assert last.submission == "emoji-1"
+    assert "emoji-1 (process" in str(last)
+
+
+COPY = Path("/tmp/ray/session/runtime_resources/working_dir_files/_ray_pkg_1/outputs")
+
+
+def test_a_ray_job_is_told_what_it_would_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_STOP_WAIT_TIME_S", raising=False)
+    assert list(losses_ahead(COPY)) == []
+
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "emoji-1"}}))
+    copy, seconds = losses_ahead(COPY)
+    assert "Ray removes" in copy and "output=/a/folder" in copy
+    assert "3 s" in seconds and "RAY_JOB_STOP_WAIT_TIME_S" in seconds
+
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "1200")
+    assert list(losses_ahead(Path("/shared/outputs"))) == []
