@@ -123,6 +123,7 @@ def test_what_is_given_to_ray_start_are_options_of_it(name: str) -> None:
     cluster = cluster_of(read(name))
 
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())  # KubeRay takes nothing else
         start_options(
             [f"--{name}" if value == "true" else f"--{name}={value}" for name, value in group["rayStartParams"].items()]
         )
