@@ -69,7 +69,7 @@ async def evaluate(
 
 def model_tokenizer(model_dir: str) -> Tokenizer:
     """The tokenizer of a Hugging Face directory."""
-    return AutoTokenizer.from_pretrained(model_dir).backend_tokenizer
+    return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False).backend_tokenizer
 
 
 def _row(

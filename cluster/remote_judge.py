@@ -15,7 +15,6 @@ from collections.abc import Mapping
 
 from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
-from urllib3.response import BaseHTTPResponse
 
 from cluster.breaker import CircuitBreaker
 from cluster.verdicts import Verdicts
@@ -24,7 +23,8 @@ from configs.schema import Judge
 from rewards.parts import MatchError
 
 SENT_AGAIN = frozenset({408, 429, *range(500, 600)})
-BODY_SHOWN = 200  # characters of an answer that is none
+BODY_AT_MOST = 4096  # bytes of an answer; no score is longer
+BODY_SHOWN = 200  # bytes of an answer that is none
 
 
 class JudgeError(MatchError):
@@ -41,7 +41,8 @@ class RemoteJudge:
     def __init__(self, settings: Judge) -> None:
         """Nothing is sent yet. Raises ValueError where the variable that should hold the token does not."""
         self._url = settings.url
-        self._headers = _authorization(settings.token_variable)
+        self._token = _token(settings.token_variable)
+        self._headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         self._connections = PoolManager(
             maxsize=settings.requests_at_once,
             timeout=Timeout(total=settings.seconds_per_request),
@@ -80,18 +81,23 @@ class RemoteJudge:
 
     def _score(self, question: Mapping[str, str]) -> float:
         try:
-            response = self._connections.request(
-                "POST", self._url, json=question, headers=self._headers, redirect=False
-            )
+            with self._connections.request(
+                "POST", self._url, json=question, headers=self._headers, redirect=False, preload_content=False
+            ) as response:
+                body = response.read(BODY_AT_MOST + 1)
         except HTTPError as error:
             raise JudgeError(f"the judge at {self._url} gave no verdict: {error}") from error
-        score = _read_score(response)
+        score = _read_score(response.status, body)
         if score is None:
             raise JudgeError(
-                f"the judge at {self._url} answered {response.status} {response.data[:BODY_SHOWN]!r}, expected 200 and "
+                f"the judge at {self._url} answered {response.status} {self._shown(body)!r}, expected 200 and "
                 '{"score": a number in [0, 1]}'
             )
         return score
+
+    def _shown(self, body: bytes) -> bytes:
+        """The beginning of an answer, for a log: without the token, which a judge may repeat in what it says."""
+        return (body if self._token is None else body.replace(self._token.encode(), b"***"))[:BODY_SHOWN]
 
 
 class _Retry(Retry):
@@ -104,24 +110,26 @@ class _Retry(Retry):
         return min(self.backoff_max, pause) * random.uniform(0.5, 1.0)
 
 
-def _read_score(response: BaseHTTPResponse) -> float | None:
+def _read_score(status: int, body: bytes) -> float | None:
+    if len(body) > BODY_AT_MOST:
+        return None
     try:
-        message = json.loads(response.data)
+        message = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if response.status != 200 or not isinstance(message, dict) or message.keys() != {"score"}:
+    if status != 200 or not isinstance(message, dict) or message.keys() != {"score"}:
         return None
     score = message["score"]
     return float(score) if type(score) in (int, float) and 0 <= score <= 1 else None
 
 
-def _authorization(variable: str | None) -> dict[str, str]:
+def _token(variable: str | None) -> str | None:
     if variable is None:
-        return {}
+        return None
     token = os.environ.get(variable)
     if not token:
         raise ValueError(
             f"rewards.judge.token_variable: the environment has no {variable}; set it where this command runs and on "
             "every node of the cluster, before Ray starts there"
         )
-    return {"Authorization": f"Bearer {token}"}
+    return token

@@ -34,7 +34,7 @@ class RewardWorker:
         Raises what `cluster.matchers.opened` raises.
         """
         recipe = self._recipe
-        tokenizer = AutoTokenizer.from_pretrained(self._model_dir).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(self._model_dir, trust_remote_code=False).backend_tokenizer
         matches = self._open.enter_context(opened(recipe.rewards, recipe.reward_service))
         self._scorer = GroupScorer(tokenizer, recipe.response, recipe.rewards, matches)
         self._writer = self._open.enter_context(RolloutWriter(self._file))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +18,13 @@ from configs.section import NonNegativeFloat, PositiveFloat, PositiveInt, Sectio
 LONGEST_PAUSE = 10.0  # seconds before a request to a judge is sent again, whatever the judge asks for
 
 _OWN_SCORER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 class RewardService(Section):
@@ -37,7 +46,9 @@ class Judge(Section):
     """A service that is sent {"answer", "reference"} and says {"score"}, a number in [0, 1]."""
 
     url: Annotated[str, Field(pattern=r"^https?://\S+$")]
-    """Address that takes the POST requests."""
+    """Address that takes the POST requests: https, unless it is of this machine."""
+    plain_http: bool = False
+    """Let answers and the token travel unencrypted to a judge on another machine."""
     token_variable: str | None = None
     """Environment variable with a bearer token for it, set wherever a reward worker runs."""
     seconds_per_request: PositiveFloat = 10.0
@@ -55,6 +66,21 @@ class Judge(Section):
     """How long that while is; then one question is a trial."""
     cached_verdicts: PositiveInt = 10_000
     """Verdicts a reward worker remembers, those least recently asked for forgotten first."""
+
+    @model_validator(mode="after")
+    def _keeps_secrets(self) -> Judge:
+        parts = urlsplit(self.url)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "rewards.judge.url holds a name or a password, and recipes are written into the run's folder and its "
+                "logs; take it out, and name a variable with a token in rewards.judge.token_variable"
+            )
+        if parts.scheme == "http" and not self.plain_http and not _is_loopback(parts.hostname or ""):
+            raise ValueError(
+                f"rewards.judge.url: http to {parts.hostname} sends answers and the token unencrypted; make it https, "
+                "or set rewards.judge.plain_http to true"
+            )
+        return self
 
     @property
     def seconds_at_most(self) -> float:

@@ -50,8 +50,8 @@ def _outline(source: Path) -> PreTrainedModel:
     """The model in a Hugging Face directory or a GGUF file without its weights, on the meta device."""
     if source.is_file():
         require_readers()
-        config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name)
+        config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
     else:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     with torch.device("meta"):
         return model_class(config).from_config(config)

@@ -26,7 +26,7 @@ def unpack_gguf(file: Path, folder: Path, precision: Precision) -> int:
     Raises ValueError where a package for reading is missing, or where the file lacks a chat template or an end token.
     """
     require_readers()
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         raise ValueError(f"{file} has no chat template, or no end token: take the file of a model for chats")
     # Without `dequantize` it would count as quantized ever after, and refuse to be saved.
@@ -35,6 +35,7 @@ def unpack_gguf(file: Path, folder: Path, precision: Precision) -> int:
         gguf_file=file.name,
         dtype=_DTYPES[precision],
         quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,7 +1,7 @@
 """The policy on DeepSpeed: forward passes, optimizer steps, weights out, checkpoints.
 
-The only file that imports deepspeed. One `Policy` lives in each learner rank; all ranks call the
-same methods in the same order, or the collectives inside them wait for each other until they time out.
+With `learner.checkpoint_reading` the only file that imports deepspeed. One `Policy` lives in each rank; all of them
+call the same methods in the same order, or the collectives inside them wait for each other until they time out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from configs.schema import Learner, Optimizer, Precision
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
+from learner.checkpoint_reading import weights_only
 from learner.fp32_head import Fp32Head
 from learner.lora import Mergeable, adapter_parameters, add_adapters, mergeable_parameters, without_adapters
 
@@ -145,8 +146,13 @@ def _schedule(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
 
 def load_model(folder: str, learner: Learner) -> PreTrainedModel:
     """The Hugging Face model in `folder`, with its vision tower where it has one."""
-    kind = model_class(AutoConfig.from_pretrained(folder))
-    model = kind.from_pretrained(folder, dtype=_DTYPES[learner.precision], attn_implementation=learner.attention)
+    kind = model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    model = kind.from_pretrained(
+        folder,
+        dtype=_DTYPES[learner.precision],
+        attn_implementation=learner.attention,
+        trust_remote_code=False,
+    )
     if learner.fp32_head:
         model.set_output_embeddings(Fp32Head(model.get_output_embeddings()))
     if learner.gradient_checkpointing:
@@ -324,6 +330,7 @@ class Policy:
 
     def load_checkpoint(self, folder: Path, tag: str) -> None:
         """Take up what `save_checkpoint` wrote. Raises ValueError where it cannot be read."""
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag=tag)
+        with weights_only():
+            loaded, _ = self._engine.load_checkpoint(str(folder), tag=tag)
         if loaded is None:
             raise ValueError(f"no DeepSpeed checkpoint {tag!r} in {folder}: remove the folder to start afresh")

@@ -91,12 +91,14 @@ class ChatFormat:
     def __init__(self, model_dir: str, limits: ImageLimits) -> None:
         self._model_dir = model_dir
         self._limits = limits
-        self._config: PretrainedConfig = AutoConfig.from_pretrained(model_dir)
+        self._config: PretrainedConfig = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
         self._processor: ProcessorMixin | None = None
         if hasattr(self._config, "vision_config"):
-            self._processor = AutoProcessor.from_pretrained(model_dir)
+            self._processor = AutoProcessor.from_pretrained(model_dir, trust_remote_code=False)
         self.tokenizer: PreTrainedTokenizerBase = (
-            self._processor.tokenizer if self._processor else AutoTokenizer.from_pretrained(model_dir)
+            self._processor.tokenizer
+            if self._processor
+            else AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
         )
 
     @property

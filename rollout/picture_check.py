@@ -19,6 +19,7 @@ class PictureCheck:
         """Pictures must lie under `root` and have at most `megapixels_at_most` million pixels."""
         self._folder = os.path.abspath(folder)
         self._root = os.path.abspath(root)
+        self._real_root = os.path.realpath(root)
         self._megapixels_at_most = megapixels_at_most
         self._faults: dict[str, str | None] = {}
 
@@ -43,6 +44,9 @@ class PictureCheck:
         return None
 
     def _file_fault(self, path: str) -> str | None:
+        real = os.path.realpath(path)
+        if not real.startswith(os.path.join(self._real_root, "")):
+            return f"is or is under a link that leads out of the data folder, to {real}: move the picture into it"
         if not os.path.isfile(path):  # nothing else must be opened: reading a pipe would hang
             return f"is missing: there is no file {path}"
         try:

@@ -242,7 +242,7 @@ def test_a_recipe_that_can_work_has_no_problems(tmp_path: Path) -> None:
 
 
 SCRATCH = "model={path: null, scratch: {}}"
-JUDGE = "rewards={correctness: judge, judge: {url: 'http://judge', requests_at_once: 2}}"
+JUDGE = "rewards={correctness: judge, judge: {url: 'https://judge', requests_at_once: 2}}"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_class_is_asked_within_the_services_limits() -> None:
 
 
 def test_a_section_opens_the_judge() -> None:
-    rewards: dict[str, Any] = {"correctness": "judge", "judge": {"url": "http://judge"}}
+    rewards: dict[str, Any] = {"correctness": "judge", "judge": {"url": "https://judge"}}
 
     with opened(Rewards.model_validate(rewards), RewardService()) as judge:
         assert isinstance(judge, RemoteJudge)

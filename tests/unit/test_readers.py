@@ -447,6 +447,28 @@ def test_a_sibling_whose_name_begins_like_the_data_folder_is_outside_it(tmp_path
     assert "leads out of the data folder" in str(check.fault("../data-secret/a.png"))
 
 
+@pytest.mark.parametrize("linked", ["pictures/a.png", "pictures"])
+def test_a_link_that_leads_out_of_the_data_folder_is_not_followed(tmp_path: Path, linked: str) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "data"
+    (outside / "pictures").mkdir(parents=True)
+    Image.new("L", (2, 2)).save(outside / "pictures" / "a.png")
+    (root / linked).parent.mkdir(parents=True)
+    (root / linked).symlink_to(outside / linked)
+
+    fault = PictureCheck(root, root, 1.0).fault("pictures/a.png")
+
+    assert f"a link that leads out of the data folder, to {outside / 'pictures' / 'a.png'}" in str(fault)
+
+
+def test_a_link_within_the_data_folder_and_a_data_folder_that_is_one_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "store" / "a.png")
+    (tmp_path / "store" / "b.png").symlink_to("a.png")
+    (tmp_path / "data").symlink_to("store")
+
+    assert PictureCheck(tmp_path / "data", tmp_path / "data", 1.0).fault("b.png") is None
+
+
 def test_a_picture_is_opened_once_however_many_rows_name_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     really = Image.open

@@ -28,6 +28,7 @@ class Server:
     requests: list[dict[str, Any]] = field(default_factory=list)
     silence: threading.Event | None = None  # answers wait for it
     lock: threading.Lock = field(default_factory=threading.Lock)
+    hung_up: threading.Event = field(default_factory=threading.Event)  # a client did, before the answer's end
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
@@ -61,7 +62,7 @@ def server() -> Iterator[Server]:
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            """The client has hung up."""
+            plan.hung_up.set()
 
     with Http(("127.0.0.1", 0), Handler) as http:
         plan.url = f"http://127.0.0.1:{http.server_port}/judge"
@@ -160,6 +161,39 @@ def test_a_question_that_the_judge_refuses_is_not_asked_again(server: Server, ju
         judge()("a", "b")
 
     assert len(server.requests) == 1
+
+
+def test_a_redirect_is_no_verdict_and_is_not_followed_to_another_host(
+    server: Server, judge: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_TOKEN", "secret")
+    port = server.url.split(":")[2].split("/")[0]
+    server.planned = [(307, b"", {"Location": f"http://localhost:{port}/elsewhere"})]  # the same server, another host
+
+    with pytest.raises(JudgeError, match="answered 307"):
+        judge(token_variable="JUDGE_TOKEN")("a", "b")
+
+    assert [request["headers"]["Host"] for request in server.requests] == [f"127.0.0.1:{port}"]
+
+
+def test_a_judge_that_repeats_the_token_does_not_bring_it_into_the_log(
+    server: Server, judge: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_TOKEN", "secret")
+    server.planned = [(401, b"x" * 188 + b" Bearer secret is not known")]
+
+    with pytest.raises(JudgeError, match="answered 401") as caught:
+        judge(token_variable="JUDGE_TOKEN")("a", "b")
+
+    assert "sec" not in str(caught.value)
+
+
+def test_of_an_answer_without_end_no_more_is_read_than_a_score_takes(server: Server, judge: Ask) -> None:
+    server.planned = [(200, b'{"score": 1}' + b" " * 50_000_000)]
+
+    with pytest.raises(JudgeError, match="answered 200"):
+        judge()("a", "b")
+    assert server.hung_up.wait(30)
 
 
 @pytest.mark.parametrize(

@@ -286,8 +286,8 @@ def test_closing_ends_every_worker_also_one_that_has_died(fake: FakeCluster, tmp
     [
         ([], 2, 1),
         ([OWN], 1, 1),
-        (["rewards.correctness=judge", "rewards.judge={url: 'http://j', requests_at_once: 20}"], 2, 2),
-        (["rewards.correctness=judge", "rewards.judge={url: 'http://j', requests_at_once: 3}"], 1, 1),
+        (["rewards.correctness=judge", "rewards.judge={url: 'https://j', requests_at_once: 20}"], 2, 2),
+        (["rewards.correctness=judge", "rewards.judge={url: 'https://j', requests_at_once: 3}"], 1, 1),
     ],
 )
 def test_a_worker_has_as_many_groups_at_once_as_it_can_use(

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from rollout.codec import CodecError
+from rollout.codec import GROUP_BYTES, CodecError
 from rollout.rollout_file import HEADER, RolloutWriter, TornTailError, read_rollouts
 from tests.unit.groups import example_group, same
 
@@ -122,6 +122,17 @@ def test_a_corrupt_frame_is_never_cut_off(written: Path) -> None:
         RolloutWriter(written)
 
     assert written.read_bytes() == damaged
+
+
+def test_a_record_longer_than_any_group_is_refused_before_it_is_read(written: Path) -> None:
+    end = written.stat().st_size
+    checked = struct.pack("<II", GROUP_BYTES + 1, 0)
+    with written.open("ab") as file:
+        file.write(checked + struct.pack("<I", zlib.crc32(checked)))
+        file.truncate(end + FRAME.size + GROUP_BYTES + 1)  # all of it is there, in a file with a hole
+
+    with pytest.raises(CodecError, match=f"record at byte {end} is corrupt: its frame"):
+        ids(written)
 
 
 def test_a_record_that_is_no_group_is_named_with_its_offset(written: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from configs.derive import derive, problems
 from configs.fields import describe, section_under
-from configs.load import load_recipe, write_resolved
+from configs.load import RecipeError, load_recipe, write_resolved
 from configs.schema import (
     ConfidenceScale,
     Credit,
@@ -57,7 +57,8 @@ def test_a_shipped_recipe_loads_can_work_and_survives_being_written(path: Path, 
 
 
 def test_recipes_are_shipped() -> None:
-    assert {RECIPES / "emoji" / "demo.yaml", RECIPES / "words" / "words.yaml"} <= set(SHIPPED)
+    names = ("emoji/demo.yaml", "words/words.yaml", "emocaliber/8gpus.yaml", "emocaliber/4nodes.yaml")
+    assert {RECIPES / name for name in names} <= set(SHIPPED)
 
 
 def test_every_key_has_help() -> None:
@@ -203,6 +204,28 @@ def test_a_judge_and_its_settings_go_together() -> None:
 def test_a_judge_is_asked_over_http(url: str) -> None:
     with pytest.raises(ValidationError, match="url"):
         Judge(url=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://judge/score", "http://localhost:8000", "http://127.0.0.9", "http://[::1]:8000/score"]
+)
+def test_a_judge_elsewhere_is_asked_by_https_and_one_on_this_machine_as_it_likes(url: str) -> None:
+    assert Judge(url=url).url == url
+
+
+@pytest.mark.parametrize("url", ["http://judge/score", "http://192.0.2.7", "http://localhost.judge.example"])
+def test_http_to_another_machine_takes_a_setting(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"make it https, or set rewards.judge.plain_http to true"):
+        Judge(url=url)
+    assert Judge(url=url, plain_http=True).plain_http
+
+
+@pytest.mark.parametrize("url", ["https://me:hunter2@judge/", "https://hunter2@judge/", "https://:hunter2@judge/"])
+def test_a_password_in_the_judge_s_address_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(RecipeError, match=r"rewards.judge.token_variable") as caught:
+        load_recipe(SHIPPED[0], ["rewards.correctness=judge", f"rewards.judge={{url: '{url}'}}"])
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are() -> None:

@@ -245,7 +245,7 @@ def test_a_groups_responses_are_judged_at_once_where_a_judge_is_waited_for() -> 
         everyone.wait(60)
         return float(answer == "positive")
 
-    rewards = Rewards.model_validate({"correctness": "judge", "judge": {"url": "http://judge"}})
+    rewards = Rewards.model_validate({"correctness": "judge", "judge": {"url": "https://judge"}})
     before = group(*map(saying, ("negative", "positive", "neutral")))
     after = GroupScorer(tokenizer(), FORM, rewards, matches).score(before, PROMPT)
 
