@@ -19,13 +19,14 @@ from configs.schema import Recipe
 logger = logging.getLogger(__name__)
 
 # Settings that change nothing in what a stage ends with.
-_PACE = {"eval_every_steps", "checkpoint_every_steps", "log_every_steps"}
+_CHECKPOINTS = {"checkpoint_every_steps", "checkpoints_kept"}
+_PACE = {*_CHECKPOINTS, "eval_every_steps", "log_every_steps"}
 _NO_MATTER = {
     "data": {"evaluation", "errors_shown"},
     "stage1": _PACE,
     "stage2": _PACE,
-    "learner": {"cores"},
-    "rl": {"checkpoint_every_steps", "seconds_per_wait"},
+    "learner": {"cores", "ranks", "cpus_per_rank", "threads_per_rank"},
+    "rl": {*_CHECKPOINTS, "seconds_per_wait"},
 }
 _SETTINGS = "settings.json"  # names what the stage's training depends on
 

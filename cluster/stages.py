@@ -12,6 +12,7 @@ import ray
 
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
+from cluster.job_checkpoints import JobCheckpoints
 from cluster.learner_actors import RlActor, RlSendingActor, SftActor
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
@@ -75,7 +76,6 @@ def read_file(
 async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, prompts: list[Prompt]) -> None:
     """Fine-tune `model_dir` on the prompts' responses; ends in the stage's model."""
     folder = RunFolder.of(recipe).stage(number)
-    checkpoints = CheckpointFolder(folder.checkpoints)
     limits = ImageLimits.of(recipe.model, recipe.data)
     learners = await LearnerGroup.start(
         SftActor,
@@ -83,6 +83,7 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
         (model_dir, stage, recipe.learner, prompts, limits, recipe.seed + number),
         recipe.rl.seconds_per_wait,
     )
+    checkpoints = JobCheckpoints(CheckpointFolder(folder.checkpoints, stage.checkpoints_kept), learners)
     try:
         with RunLog(folder.path, f"stage{number}", _SFT_COLUMNS, recipe) as log:
             await _sft_steps(stage, learners, checkpoints, log)
@@ -92,12 +93,12 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
         learners.close()
 
 
-async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: CheckpointFolder, log: RunLog) -> None:
+async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: JobCheckpoints, log: RunLog) -> None:
     first = 0
-    if found := checkpoints.latest():
-        await learners.call("load_checkpoint", str(found.folder), "learner")
+    if found := await checkpoints.restore():
         first = found.step
-        logger.info("resumed at step %d", first)
+        logger.warning("resumed at step %d", first)
+    log.back_to(first)
     for step in range(first, stage.steps):
         reports = await learners.call("train", step)
         done, last = step + 1, step + 1 == stage.steps
@@ -114,13 +115,12 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
                     "learning_rate": reports[0].learning_rate,
                     "tokens_per_second": sum(report.tokens for report in reports) / seconds,
                     "seconds": seconds,
+                    "checkpoints_failed": float(checkpoints.failed),
                 },
                 done,
             )
         if last or done % stage.checkpoint_every_steps == 0:
-            aside = checkpoints.begin(done)
-            await learners.call("save_checkpoint", str(aside), "learner")
-            checkpoints.commit(done, {})
+            await checkpoints.save(done, {}, last=last)
 
 
 async def seed_confidences(recipe: Recipe, model_dir: str, workers: RolloutWorkers) -> list[Prompt]:
@@ -166,7 +166,8 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
         cleanup.callback(learners.close)
         warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
         log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
-        checkpoints, weights = CheckpointFolder(folder.checkpoints), LiveWeights(folder.weights, recipe.rewards)
+        checkpoints = JobCheckpoints(CheckpointFolder(folder.checkpoints, rl.checkpoints_kept), learners)
+        weights = LiveWeights(folder.weights, recipe.rewards)
         parts = Parts(visits, pool, rewards, learners, checkpoints, weights, log)
         controller = Controller(recipe, parts)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
