@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rl = _command(commands, "rl", _rl, "stage 3: asynchronous reinforcement learning from stage 2's model")
     _takes_recipe(rl)
+    _takes_fresh(rl)
 
     evaluate = _command(commands, "eval", _eval, "generate with vLLM; write predictions.jsonl and metrics.json")
     evaluate.add_argument("model", help="Hugging Face directory")
@@ -154,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 
     pipeline = _command(commands, "pipeline", _pipeline, "all three stages, each evaluated; goes on where it stopped")
     _takes_recipe(pipeline)
+    _takes_fresh(pipeline)
 
     _command(commands, "doctor", _doctor, "check the installation, and say how to mend what is wrong")
     return parser
@@ -176,6 +178,11 @@ def _takes_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change")
 
 
+def _takes_fresh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fresh", action="store_true", help="start stage 3 anew; refused where there is work to lose")
+    parser.add_argument("--force", action="store_true", help="with --fresh: set that work aside, nothing is removed")
+
+
 def _takes_unconfident(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-confidence", action="store_true", help="responses need not state one (a stage-1 model's)"
@@ -191,6 +198,18 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if found := problems(recipe):
         raise ValueError("the recipe cannot work:\n" + "\n".join(f"  {problem}" for problem in found))
     refuse_unsafe(recipe.rewards)
+    return recipe
+
+
+def _job_recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe of a job with a stage 3, which --fresh has start anew."""
+    from cluster.run_folder import RunFolder
+
+    if options.force and not options.fresh:
+        raise ValueError("--force says what --fresh may do, and is of no use alone: leave it out")
+    recipe = _recipe(options)
+    if options.fresh:
+        RunFolder.of(recipe).stage(3).start_anew(force=options.force)
     return recipe
 
 
@@ -223,7 +242,7 @@ def _sft(options: argparse.Namespace) -> int:
 def _rl(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_one_stage
 
-    return run_one_stage(_recipe(options), 3)
+    return run_one_stage(_job_recipe(options), 3)
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -303,7 +322,7 @@ def _score_as_released(options: argparse.Namespace) -> int:
 def _pipeline(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_pipeline
 
-    print(run_pipeline(_recipe(options)))
+    print(run_pipeline(_job_recipe(options)))
     return 0
 
 
