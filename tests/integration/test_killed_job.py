@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.checkpoints import CheckpointFolder
+from cluster.checkpoints import Checkpoint, CheckpointFolder
 from cluster.run_folder import RunFolder, StageFolder
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -67,15 +67,17 @@ def test_a_job_whose_driver_was_killed_goes_on_as_if_nothing_had_happened(
             assert process.poll() is None, told.read_text()
             time.sleep(0.05)
         process.kill()  # SIGKILL
-    before, kept = logged(stage), kept_groups(stage)
+    before, newest = logged(stage), newest_checkpoint(stage)
+    kept = [group.group_id for file in newest.folder.glob("*.rollouts") for group in read_rollouts(file)]
     with started(folder, "resumed", *settings) as (process, told):
         assert process.wait() == 0, told.read_text()
 
-    assert 4 <= len(before) < recipe.rl.steps
+    assert newest.step <= len(before) < recipe.rl.steps
     assert kept
-    assert f"resumed at step 4: {len(kept)} complete groups are taken up" in told.read_text()
+    assert f"resumed at step {newest.step}: {len(kept)} complete groups are taken up" in told.read_text()
     assert logged(stage) == list(range(1, recipe.rl.steps + 1))
-    assert ledger(stage) == {"admitted": groups_of(recipe), "last_step": 7, "outstanding": [], "dropped": []}
+    ledger = newest_checkpoint(stage).state["ledger"]
+    assert ledger == {"admitted": groups_of(recipe), "last_step": 7, "outstanding": [], "dropped": []}
     sampled = sampled_groups(stage)
     assert sorted(sampled) == list(range(groups_of(recipe)))
     assert {sampled[group] for group in kept} == {1}
@@ -90,15 +92,9 @@ def logged(stage: StageFolder) -> list[int]:
     return [json.loads(line)["step"] for line in (stage.path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def ledger(stage: StageFolder) -> object:
+def newest_checkpoint(stage: StageFolder) -> Checkpoint:
     checkpoints = CheckpointFolder(stage.checkpoints, 2)
-    return checkpoints.read(checkpoints.newest_first()[0]).state["ledger"]
-
-
-def kept_groups(stage: StageFolder) -> list[int]:
-    """The groups that the newest checkpoint keeps for their training."""
-    newest = CheckpointFolder(stage.checkpoints, 2).newest_first()[0]
-    return [group.group_id for file in newest.glob("*.rollouts") for group in read_rollouts(file)]
+    return checkpoints.read(checkpoints.newest_first()[0])
 
 
 def sampled_groups(stage: StageFolder) -> Counter[int]:

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from learner.file_sums import FileSum, found_sums, sum_of, write_summed
 
-Folders = pytest.TempPathFactory
-
 FULL = Path("/dev/full")  # the kernel's own full disk
 
 
