@@ -23,6 +23,7 @@ from benchmarks.step_times import Steps
 from benchmarks.step_watch import StepWatch
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
+from cluster.job_checkpoints import JobCheckpoints
 from cluster.learner_actors import RlActor
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
@@ -146,7 +147,7 @@ async def real_run(recipe: Recipe, model_dir: str, warm_up: int, steps: int) -> 
             pool=pool,
             rewards=rewards,
             learners=learners,
-            checkpoints=CheckpointFolder(folder.checkpoints),
+            checkpoints=JobCheckpoints(CheckpointFolder(folder.checkpoints, 1), learners),
             weights=LiveWeights(folder.weights, recipe.rewards),
             log=watch,
         )

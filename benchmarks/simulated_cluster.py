@@ -11,18 +11,21 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 import torch
 from transformers import AutoTokenizer
 
+from cluster.kept_groups import write_groups
 from cluster.pool import RolloutPool
 from cluster.rollout_actor import RolloutWorker
 from cluster.supervisor import Worker
 from cluster.transport import WholeSender
 from cluster.weight_update import WeightUpdate
 from configs.schema import Engine, Recipe, RewardWeights
+from learner.file_sums import FileSum
 from learner.rl import RlReport
 from rollout.chat import ImageLimits
 from rollout.checksum import checksum
@@ -195,5 +198,7 @@ class SimulatedLearner:
         """A few weights, others for every version."""
         return WholeSender().publish(version, [{"simulated": torch.full((256,), float(version))}])
 
-    def save_checkpoint(self, folder: str, tag: str) -> None:
-        """There is nothing to save."""
+    def save_checkpoint(self, folder: str, groups_file: str, groups: Sequence[ray.ObjectRef]) -> dict[str, FileSum]:
+        """Only the groups are there to be saved."""
+        path = Path(folder, groups_file)
+        return {str(path): write_groups(path, groups)}

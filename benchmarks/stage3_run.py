@@ -24,6 +24,7 @@ from benchmarks.simulated_cluster import CALLS_AT_ONCE, Fleet, SimulatedHost, Si
 from benchmarks.step_watch import StepWatch
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
+from cluster.job_checkpoints import JobCheckpoints
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.rewarding import RewardService
@@ -156,14 +157,15 @@ class Stage3:
         folder = self.folder / f"run-{next(self._number)}"
         recipe = _recipe(settings)
         await self.learner.prepare.remote(settings.seconds_per_step)
+        learners = LearnerGroup([self.learner], recipe.rl.seconds_per_wait)
         async with simulated_pool(self.hosts, self.model_dir, recipe, settings.fleet) as pool:
             with RunWatch(folder, recipe, settings) as watch:
                 parts = Parts(
                     visits=Visits(PROMPTS, recipe.rewards.reference, SAMPLES, recipe.seed),
                     pool=pool,
                     rewards=self.rewards,
-                    learners=LearnerGroup([self.learner], recipe.rl.seconds_per_wait),
-                    checkpoints=CheckpointFolder(folder / "checkpoints"),
+                    learners=learners,
+                    checkpoints=JobCheckpoints(CheckpointFolder(folder / "checkpoints", 1), learners),
                     weights=LiveWeights(folder / "weights.json", recipe.rewards),
                     log=watch,
                 )

@@ -16,7 +16,15 @@ from pathlib import Path
 
 import configs
 from cluster.cli_jobs import add_job_commands, submit_all, takes_address
-from cluster.cli_parts import command, job_recipe, takes_place, takes_recipe, takes_unconfident
+from cluster.cli_parts import (
+    command,
+    job_recipe,
+    rl_recipe,
+    takes_fresh,
+    takes_place,
+    takes_recipe,
+    takes_unconfident,
+)
 from cluster.cli_scores import add_score_commands
 from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
@@ -111,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rl = command(commands, "rl", _rl, "stage 3: asynchronous reinforcement learning from stage 2's model")
     takes_recipe(rl)
+    takes_fresh(rl)
     takes_place(rl)
 
     evaluate = command(commands, "eval", _eval, "generate with vLLM; write predictions.jsonl and metrics.json")
@@ -129,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--stage", type=int, choices=[1, 2, 3], help="only this one, from the model of the one before")
     part.add_argument("--submit", action="store_true", help="each stage as a job of a Ray cluster")
     takes_address(pipeline)
+    takes_fresh(pipeline)
     takes_place(pipeline)
 
     add_job_commands(commands)
@@ -166,7 +176,7 @@ def _sft(options: argparse.Namespace) -> int:
 def _rl(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_one_stage
 
-    return run_one_stage(job_recipe(options), 3)
+    return run_one_stage(rl_recipe(options), 3)
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -204,7 +214,7 @@ def _pipeline(options: argparse.Namespace) -> int:
         return submit_all(options)
     from cluster.pipeline import run_one_stage, run_pipeline
 
-    recipe = job_recipe(options)
+    recipe = rl_recipe(options)
     if options.stage is not None:
         return run_one_stage(recipe, options.stage, evaluated=True)
     print(run_pipeline(recipe))

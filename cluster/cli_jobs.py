@@ -39,7 +39,10 @@ def _submit(options: argparse.Namespace) -> int:
 
 
 def submit_all(options: argparse.Namespace) -> int:
-    """`pipeline --submit`."""
+    """`pipeline --submit`. Raises ValueError for options of a pipeline that runs here."""
+    for name, given in (("--fresh", options.fresh), ("--force", options.force), ("--from", options.place)):
+        if given:
+            raise ValueError(f"{name} is for a pipeline that runs here; leave it out, or leave --submit out")
     recipe = usable_recipe(options)
     from cluster.job_client import JobClient
     from cluster.submit import submit_pipeline

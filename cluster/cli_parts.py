@@ -41,6 +41,12 @@ def takes_place(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def takes_fresh(parser: argparse.ArgumentParser) -> None:
+    """Whether stage 3 goes on."""
+    parser.add_argument("--fresh", action="store_true", help="start stage 3 anew; refused where there is work to lose")
+    parser.add_argument("--force", action="store_true", help="with --fresh: set that work aside, nothing is removed")
+
+
 def takes_unconfident(parser: argparse.ArgumentParser) -> None:
     """Responses of stage 1."""
     parser.add_argument(
@@ -60,6 +66,21 @@ def job_recipe(options: argparse.Namespace) -> Recipe:
                 f"{' and '.join(relative)}: relative to {place}, which is not there: where the job runs on other "
                 "storage than it was submitted from, give absolute folders, output=… and data.root=…"
             )
+    return recipe
+
+
+def rl_recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe of a job with a stage 3, which --fresh has start anew."""
+    from cluster.job_book import working_in
+    from cluster.run_folder import RunFolder
+
+    if options.force and not options.fresh:
+        raise ValueError("--force says what --fresh may do, and is of no use alone: leave it out")
+    recipe = job_recipe(options)
+    if options.fresh:
+        run = RunFolder.of(recipe)
+        with working_in(run.path):  # and no other job
+            run.stage(3).start_anew(force=options.force)
     return recipe
 
 

@@ -35,9 +35,9 @@ from dataclasses import dataclass
 import ray
 
 from cluster.broadcast_sender import Offer
-from cluster.checkpoints import CheckpointFolder
 from cluster.dealing import deal
 from cluster.groups import Batch, Groups
+from cluster.job_checkpoints import JobCheckpoints
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.pool import RolloutPool
@@ -66,7 +66,7 @@ class Parts:
     pool: RolloutPool
     rewards: RewardService
     learners: LearnerGroup
-    checkpoints: CheckpointFolder
+    checkpoints: JobCheckpoints
     weights: LiveWeights
     log: RunLog
 
@@ -97,7 +97,7 @@ class Controller:
             await loops.create_task(self._train(loops))
             for loop in others:
                 loop.cancel()
-        await self._checkpoint()
+        await self._checkpoint(last=True)
         return self._version
 
     @property
@@ -200,6 +200,7 @@ class Controller:
             **self._groups.metrics(self._version, weights, self._recipe.rewards),
             **self._parts.rewards.counts,
             **self._parts.pool.metrics,
+            "checkpoints_failed": float(self._parts.checkpoints.failed),
             "learner_wait_seconds": waited,
         }
 
@@ -224,31 +225,30 @@ class Controller:
                     self._groups.describe(version),
                 )
 
-    async def _checkpoint(self) -> None:
-        folder = self._parts.checkpoints.begin(self._version)
-        await self._parts.learners.call("save_checkpoint", str(folder), "learner")
+    async def _checkpoint(self, *, last: bool = False) -> None:
         state = {
             "version": self._version,
             "weights": self._parts.weights.current(self._version + 1).model_dump(),
             **self._groups.state_dict(),
             **self._log.state_dict(),
         }
-        self._parts.checkpoints.commit(self._version, state)
+        await self._parts.checkpoints.save(self._version, state, self._groups.untrained, last=last)
 
     async def _restore(self) -> None:
-        """Go on from the newest checkpoint; groups that were not trained then are sampled again."""
-        checkpoint = self._parts.checkpoints.latest()
-        if checkpoint is None:
+        """Go on from the newest good checkpoint; groups that were not complete then are sampled again."""
+        found = await self._parts.checkpoints.restore()
+        self._parts.log.back_to(found.step if found else 0)
+        if found is None:
             return
-        await self._parts.learners.call("load_checkpoint", str(checkpoint.folder), "learner")
-        outstanding = self._groups.load_state_dict(checkpoint.state)
-        self._log.load_state_dict(checkpoint.state)
-        self._parts.weights.restore(checkpoint.state["weights"])
-        self._version = self._confirmed = checkpoint.state["version"]
+        again = self._groups.load_state_dict(found.state, found.groups)
+        self._log.load_state_dict(found.state)
+        self._parts.weights.restore(found.state["weights"])
+        self._version = self._confirmed = found.state["version"]
         if self._version > 0:
             update, *_ = await self._parts.learners.call("publish", self._version)
             await self._parts.pool.load(update)
-        logger.info("resumed at step %d with %d groups to sample again", self._version, len(outstanding))
+        told = "resumed at step %d: %d complete groups are taken up, %d are sampled again"
+        logger.warning(told, found.step, len(found.groups), len(again))
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -5,7 +5,7 @@ Gate, buffer, ledger and the meters of selection must agree on each group's fate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -30,7 +30,7 @@ class Groups:
         self._ledger = Ledger()
         self._selection = Selection(clock)
         self._records: dict[int, GroupRecord] = {}  # of complete groups that are not trained on yet
-        self._reissue: list[int] = []  # outstanding when the checkpoint was written
+        self._reissue: list[int] = []  # outstanding when the checkpoint was written, and not complete
 
     def room(self, confirmed: int) -> bool:
         """Whether a group may be opened."""
@@ -64,8 +64,7 @@ class Groups:
             self._selection.dropped(record)
             self._drop(record.group_id, DropReason.SCORING_FAILED)
         else:
-            self._records[record.group_id] = record
-            self._buffer.add(Entry(record.group_id, record.oldest_version, record.response_tokens, group))
+            self._hold(record, group)
 
     def sweep(self, version: int) -> list[int]:
         """Drop what is too old to be trained on at `version`; returns those that still run, which are to be ended."""
@@ -110,12 +109,33 @@ class Groups:
         """What `load_state_dict` reads."""
         return {"ledger": self._ledger.state_dict(), "gate": self._gate.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> Sequence[int]:
-        """Go on from there; returns the groups that were outstanding, which `open` gives out first."""
+    @property
+    def untrained(self) -> Sequence[ray.ObjectRef]:
+        """The complete groups that a state is to be kept with."""
+        return [entry.payload for entry in self._buffer.held]
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], complete: Iterable[tuple[GroupRecord, ray.ObjectRef]]
+    ) -> Sequence[int]:
+        """Go on from there with the groups that were complete; returns the other outstanding ones.
+
+        Those are to be sampled again, and `open` gives them out first. Raises ValueError for a complete group that is
+        not outstanding.
+        """
         self._ledger.load_state_dict(state["ledger"])
         self._gate.load_state_dict(state["gate"])
-        self._reissue = list(self._ledger.outstanding())
+        outstanding = dict(self._ledger.outstanding())
+        for record, group in complete:
+            if outstanding.pop(record.group_id, None) is None:
+                raise ValueError(f"group {record.group_id} is kept as untrained, and the ledger says it is not")
+            self._buffer.started(record.group_id, record.oldest_version)
+            self._hold(record, group)
+        self._reissue = list(outstanding)
         return tuple(self._reissue)
+
+    def _hold(self, record: GroupRecord, group: ray.ObjectRef) -> None:
+        self._records[record.group_id] = record
+        self._buffer.add(Entry(record.group_id, record.oldest_version, record.response_tokens, group))
 
     def _drop(self, group_id: int, reason: DropReason) -> None:
         self._ledger.dropped(group_id, reason)

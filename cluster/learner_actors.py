@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import ray
 import torch
 
 from cluster.broadcast_sender import BroadcastSender, Offer
 from cluster.cores import keep_on
+from cluster.kept_groups import read_groups, write_groups
 from cluster.quiet import quiet
+from cluster.records import GroupRecord
 from cluster.transport import sender_of
 from cluster.weight_update import WeightUpdate
 from configs.schema import Learner, Recipe, RewardWeights, Sft
+from learner.file_sums import FileSum, found_sums
 from learner.policy import Rank
 from learner.rank import LearnerRank
 from learner.rl import RlRank, RlReport
@@ -48,13 +52,25 @@ class _LearnerShell:
         """Write a Hugging Face directory."""
         self._rank.save_model(folder)
 
-    def save_checkpoint(self, folder: str, tag: str) -> None:
-        """Write a checkpoint."""
-        self._rank.save_checkpoint(folder, tag)
+    def save_checkpoint(self, folder: str, groups_file: str, groups: Sequence[ray.ObjectRef]) -> dict[str, FileSum]:
+        """Write this rank's share of a checkpoint, and these encoded groups; returns its files, by path.
 
-    def load_checkpoint(self, folder: str, tag: str) -> None:
-        """Go on from a checkpoint."""
-        self._rank.load_checkpoint(folder, tag)
+        Raises OSError, when all ranks are through with theirs, where one of them cannot be written.
+        """
+        sums = self._rank.save_checkpoint(Path(folder))
+        if groups:
+            path = Path(folder, groups_file)
+            sums[str(path)] = write_groups(path, groups)
+        return sums
+
+    def checkpoint_sums(self, folder: str, names: Sequence[str]) -> dict[str, FileSum | str]:
+        """The sums of files in a checkpoint by name; of one that cannot be read why."""
+        return found_sums(Path(folder), names)
+
+    def load_checkpoint(self, folder: str, groups_files: Sequence[str]) -> list[tuple[GroupRecord, ray.ObjectRef]]:
+        """Go on from a checkpoint; returns the groups of these files."""
+        self._rank.load_checkpoint(Path(folder))
+        return [group for name in groups_files for group in read_groups(Path(folder, name))]
 
 
 @ray.remote

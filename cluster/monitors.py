@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 WINDOW = 20  # steps
 DISTINCT = 2.5  # mean number of confidences in use, below which they count as collapsed
@@ -33,7 +34,7 @@ class Monitor:
 
     def look(self, metrics: Metrics, step: int) -> list[str]:
         """What there is to warn of after a step; each warning names what to change."""
-        self._window.append(metrics)
+        self._window.append({name: metrics.get(name) for name in _WATCHED})
         last = self._means()
         found = {"parity": self._parity(last)}
         if len(self._window) == WINDOW:
@@ -43,6 +44,15 @@ class Monitor:
         due = {name: text for name, text in found.items() if text and step - self._told.get(name, -WINDOW) >= WINDOW}
         self._told |= dict.fromkeys(due, step)
         return list(due.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` reads."""
+        return {"first": self._first, "window": list(self._window), "told": self._told}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the state was taken."""
+        self._first, self._told = state["first"], dict(state["told"])
+        self._window = deque(state["window"], maxlen=WINDOW)
 
     def _means(self) -> dict[str, float]:
         values = {name: [v for m in self._window if (v := m.get(name)) is not None] for name in _WATCHED}

@@ -19,13 +19,14 @@ from configs.schema import Recipe
 logger = logging.getLogger(__name__)
 
 # Settings that change nothing in what a stage ends with.
-_PACE = {"eval_every_steps", "checkpoint_every_steps", "log_every_steps"}
+_CHECKPOINTS = {"checkpoint_every_steps", "checkpoints_kept"}
+_PACE = {*_CHECKPOINTS, "eval_every_steps", "log_every_steps"}
 _NO_MATTER = {
     "data": {"evaluation", "errors_shown"},
     "stage1": _PACE,
     "stage2": _PACE,
-    "learner": {"cores"},
-    "rl": {"checkpoint_every_steps", "seconds_per_wait"},
+    "learner": {"cores", "ranks", "cpus_per_rank", "threads_per_rank"},
+    "rl": {*_CHECKPOINTS, "seconds_per_wait"},
 }
 _SETTINGS = "settings.json"  # names what the stage's training depends on
 
@@ -69,12 +70,28 @@ class StageFolder:
         """Take the folder for training from these settings; what other settings left in it is set aside, whole."""
         mark = self.path / _SETTINGS
         if self.path.exists() and not _names(mark, digest):
-            numbers = itertools.count(1)
-            aside = next(path for n in numbers if not (path := self.path.with_name(f"{self.path.name}.{n}")).exists())
-            self.path.rename(aside)
-            logger.warning("%s comes from other settings: moved to %s, the stage starts anew", self.path, aside)
+            logger.warning("%s comes from other settings", self.path)
+            self.set_aside()
         self.path.mkdir(parents=True, exist_ok=True)
         _write_mark(mark, digest)
+
+    def start_anew(self, *, force: bool) -> None:
+        """Set aside what there is. Raises ValueError, without `force`, where that is a model or a checkpoint."""
+        kept = [path for path in (self.checkpoints, self.model) if path.exists() and any(path.iterdir())]
+        if kept and not force:
+            raise ValueError(
+                f"--fresh would start {self.path.name} anew, and there is {' and '.join(map(str, kept))}: leave it out "
+                "to go on from there, or add --force to have the folder set aside under another name"
+            )
+        if self.path.exists():
+            self.set_aside()
+
+    def set_aside(self) -> None:
+        """Give the folder another name, whole: nothing is removed."""
+        numbers = itertools.count(1)
+        aside = next(path for n in numbers if not (path := self.path.with_name(f"{self.path.name}.{n}")).exists())
+        self.path.rename(aside)
+        logger.warning("%s is moved to %s, the stage starts anew", self.path, aside)
 
     def finished(self, what: str, digest: str) -> bool:
         """Whether the stage's training or evaluation ended, from the same settings and the same start."""

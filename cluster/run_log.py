@@ -7,9 +7,11 @@ import math
 from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 from cluster.stopped import Stopped
 from cluster.wandb_service import keep_service
@@ -49,7 +51,7 @@ class RunLog:
     ) -> None:
         """`warnings` stand above the columns' names wherever those are written."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._file = (folder / "log.jsonl").open("a+", encoding="utf-8", newline="\n")
         self._columns = columns
         self._warnings = warnings
         self._lines = 0
@@ -73,6 +75,12 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log({name: value for name, value in metrics.items() if value is not None}, step=step)
 
+    def back_to(self, step: int) -> None:
+        """Forget the file's lines of later steps, which are taken again, and what follows a line that was cut off."""
+        self._file.seek(0)
+        kept = takewhile(lambda line: _step_of(line) <= step, self._file.readlines())
+        self._file.truncate(sum(len(line.encode()) for line in kept))
+
     def __enter__(self) -> Self:
         return self
 
@@ -85,13 +93,27 @@ class RunLog:
             self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped | CancelledError) else 1)
 
 
+def _step_of(line: str) -> float:
+    """The step of a line of the file; of one that is not whole it is later than any."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except ValueError:
+        return math.inf
+
+
 def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # type: ignore[no-untyped-def]
     if settings.mode is WandbMode.DISABLED:
         return None
     import wandb  # here: it takes a second to import, and most runs do without
 
     keep_service()
+    # A resumed job goes on in the same run; which one that is lies beside the log, and goes where that goes.
+    kept = folder / "wandb_run_id"
+    if not kept.exists() or not kept.read_text(encoding="utf-8"):
+        kept.write_text(uuid4().hex, encoding="utf-8")
     return wandb.init(
+        id=kept.read_text(encoding="utf-8"),
+        resume="allow",
         project=settings.project,
         name=f"{recipe.name}-{stage}",
         dir=str(folder),

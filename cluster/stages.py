@@ -12,6 +12,7 @@ import ray
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
 from cluster.evaluation import model_tokenizer
+from cluster.job_checkpoints import JobCheckpoints
 from cluster.learner_actors import RlActor, RlSendingActor, SftActor
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
@@ -71,7 +72,6 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
     Raises Stopped where the job was told to.
     """
     folder = RunFolder.of(recipe).stage(number)
-    checkpoints = CheckpointFolder(folder.checkpoints)
     limits = ImageLimits.of(recipe.model, recipe.data)
     learners = await LearnerGroup.start(
         SftActor,
@@ -79,6 +79,7 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
         (model_dir, stage, recipe.learner, prompts, limits, recipe.seed + number),
         recipe.rl.seconds_per_wait,
     )
+    checkpoints = JobCheckpoints(CheckpointFolder(folder.checkpoints, stage.checkpoints_kept), learners)
     try:
         with RunLog(folder.path, f"stage{number}", SFT_COLUMNS, recipe) as log:
             stop = asyncio.Event()
@@ -93,14 +94,14 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
 
 
 async def _sft_steps(
-    stage: Sft, learners: LearnerGroup, checkpoints: CheckpointFolder, log: RunLog, stop: asyncio.Event
+    stage: Sft, learners: LearnerGroup, checkpoints: JobCheckpoints, log: RunLog, stop: asyncio.Event
 ) -> int:
     """Train to the last step, or until it is told to stop; returns the steps that are done, all in a checkpoint."""
     first = 0
-    if found := checkpoints.latest():
-        await learners.call("load_checkpoint", str(found.folder), "learner")
+    if found := await checkpoints.restore():
         first = found.step
-        logger.info("resumed at step %d", first)
+        logger.warning("resumed at step %d", first)
+    log.back_to(first)
     for step in range(first, stage.steps):
         reports = await learners.call("train", step)
         done, last, stopping = step + 1, step + 1 == stage.steps, stop.is_set()
@@ -117,13 +118,12 @@ async def _sft_steps(
                     "learning_rate": reports[0].learning_rate,
                     "tokens_per_second": sum(report.tokens for report in reports) / seconds,
                     "seconds": seconds,
+                    "checkpoints_failed": float(checkpoints.failed),
                 },
                 done,
             )
         if last or stopping or done % stage.checkpoint_every_steps == 0:
-            aside = checkpoints.begin(done)
-            await learners.call("save_checkpoint", str(aside), "learner")
-            checkpoints.commit(done, {})
+            await checkpoints.save(done, {}, last=last or stopping)
         if stopping:
             return done
     return stage.steps
@@ -179,7 +179,8 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
         learners, _ = await together(ranks(), rewards.start())
         warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
         log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
-        checkpoints, weights = CheckpointFolder(folder.checkpoints), LiveWeights(folder.weights, recipe.rewards)
+        checkpoints = JobCheckpoints(CheckpointFolder(folder.checkpoints, rl.checkpoints_kept), learners)
+        weights = LiveWeights(folder.weights, recipe.rewards)
         parts = Parts(visits, pool, rewards, learners, checkpoints, weights, log)
         controller = Controller(recipe, parts)
         async with until_told_to_stop(controller.stop, rl.seconds_per_wait):

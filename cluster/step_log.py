@@ -53,11 +53,12 @@ class StepLog:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` reads."""
-        return {"calibration_by_lag": self._by_lag.state_dict()}
+        return {"calibration_by_lag": self._by_lag.state_dict(), "monitor": self._monitor.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self._by_lag.load_state_dict(state["calibration_by_lag"])
+        self._monitor.load_state_dict(state["monitor"])
 
 
 def _learner_metrics(reports: Sequence[RlReport]) -> dict[str, float | None]:

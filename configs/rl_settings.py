@@ -79,6 +79,8 @@ class Rl(Section):
     """Optimizer and schedule."""
     checkpoint_every_steps: PositiveInt = 50
     """Steps between checkpoints."""
+    checkpoints_kept: PositiveInt = 2
+    """Checkpoints on disk, the newest ones; with 1 there is none to go back to should that one be damaged."""
     seconds_per_wait: PositiveFloat = 600.0
     """Time limit of every wait on a worker, a learner rank or a batch."""
 

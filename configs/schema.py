@@ -105,6 +105,8 @@ class Sft(Section):
     """Steps between evaluation losses."""
     checkpoint_every_steps: PositiveInt = 200
     """Steps between checkpoints."""
+    checkpoints_kept: PositiveInt = 2
+    """Checkpoints on disk, the newest ones; with 1 there is none to go back to should that one be damaged."""
     log_every_steps: PositiveInt = 10
     """Steps between log lines."""
 

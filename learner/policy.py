@@ -1,7 +1,7 @@
 """The policy on DeepSpeed: forward passes, optimizer steps, weights out, checkpoints.
 
-With `learner.checkpoint_reading` the only file that imports deepspeed. One `Policy` lives in each rank; all of them
-call the same methods in the same order, or the collectives inside them wait for each other until they time out.
+Only this file, `learner.shards` and `learner.checkpoint_reading` import deepspeed. One `Policy` lives in each learner
+rank; all ranks call the same methods in the same order, or the collectives inside them wait until they time out.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from configs.schema import Learner, Optimizer, Precision
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
 from learner.checkpoint_reading import weights_only
+from learner.file_sums import FileSum
 from learner.fp32_head import Fp32Head
 from learner.lora import Mergeable, adapter_parameters, add_adapters, mergeable_parameters, without_adapters
+from learner.shards import ShardFiles, refuse_other_ranks
 
 # (log-probabilities [N + E], micro-batch) -> the weighted sum of its losses.
 BatchLoss = Callable[[torch.Tensor, MicroBatch], torch.Tensor]
 
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+_SHARDS = "learner"  # DeepSpeed's folder in a checkpoint
 _BARRED_LOGIT = -1e9  # finite: the gradient of a masked logit stays 0 instead of NaN
 
 
@@ -210,7 +213,10 @@ class Policy:
             lr_scheduler=lambda wrapped: torch.optim.lr_scheduler.LambdaLR(wrapped, _schedule(optimizer, steps)),
             config=config,
         )
-        self._zero3 = learner.zero_stage == 3
+        self._engine.checkpoint_engine = self._files = ShardFiles()
+        # Scripts that it puts beside a checkpoint: the one thing it writes without that engine, and on rank 0 alone.
+        self._engine._copy_recovery_script = lambda folder: None
+        self._zero_stage = learner.zero_stage
 
     @property
     def device(self) -> torch.device:
@@ -311,7 +317,7 @@ class Policy:
 
     def _gathered(self, bucket: list[Mergeable]) -> dict[str, torch.Tensor]:
         parameters = [part for found in bucket for part in found.parts]
-        with deepspeed.zero.GatheredParameters(parameters, enabled=self._zero3):
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self._zero_stage == 3):
             if dist.get_rank() != 0:
                 return {}
             return {found.name: found.merged() for found in bucket}
@@ -324,13 +330,18 @@ class Policy:
         if dist.get_rank() == 0:
             self._model.save_pretrained(folder, state_dict=state)
 
-    def save_checkpoint(self, folder: Path, tag: str) -> None:
-        """Write the sharded weights, optimizer and schedule under `folder/tag`; all ranks take part."""
-        self._engine.save_checkpoint(str(folder), tag=tag)
+    def save_checkpoint(self, folder: Path) -> dict[str, FileSum]:
+        """Write the sharded weights, optimizer and schedule; all ranks take part. Returns this rank's files, by path.
 
-    def load_checkpoint(self, folder: Path, tag: str) -> None:
-        """Take up what `save_checkpoint` wrote. Raises ValueError where it cannot be read."""
+        Raises OSError, when all ranks are through, where this one's could not be written.
+        """
+        self._engine.save_checkpoint(str(folder), tag=_SHARDS, save_latest=False)
+        return self._files.written()
+
+    def load_checkpoint(self, folder: Path) -> None:
+        """Take up what `save_checkpoint` wrote. Raises ValueError where it cannot be read, or not by so many ranks."""
+        refuse_other_ranks(folder / _SHARDS, self._zero_stage, dist.get_world_size())
         with weights_only():
-            loaded, _ = self._engine.load_checkpoint(str(folder), tag=tag)
+            loaded, _ = self._engine.load_checkpoint(str(folder), tag=_SHARDS)
         if loaded is None:
-            raise ValueError(f"no DeepSpeed checkpoint {tag!r} in {folder}: remove the folder to start afresh")
+            raise ValueError(f"no DeepSpeed checkpoint {_SHARDS!r} in {folder}: remove the folder to start afresh")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from learner.file_sums import FileSum
 from learner.policy import Policy, Rank, join
 from rollout.chat import ChatFormat, ImageLimits
 
@@ -27,10 +28,14 @@ class LearnerRank:
         if self._rank.index == 0:
             self._chat.save(Path(folder))
 
-    def save_checkpoint(self, folder: str, tag: str) -> None:
-        """Write weights, optimizer and schedule."""
-        self._policy.save_checkpoint(Path(folder), tag)
+    def save_checkpoint(self, folder: Path) -> dict[str, FileSum]:
+        """Write weights, optimizer and schedule; returns this rank's files, by path.
 
-    def load_checkpoint(self, folder: str, tag: str) -> None:
+        There is no random state to keep: what a step trains on is a function of its number or given to it, and the
+        models have no dropout.
+        """
+        return self._policy.save_checkpoint(folder)
+
+    def load_checkpoint(self, folder: Path) -> None:
         """Go on from a checkpoint."""
-        self._policy.load_checkpoint(Path(folder), tag)
+        self._policy.load_checkpoint(folder)

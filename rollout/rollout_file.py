@@ -65,9 +65,13 @@ class RolloutWriter:
     def append(self, group: Group) -> bytes:
         """Add one group; returns it encoded. Raises CodecError, with nothing written, for one that is not valid."""
         payload = encode_group(group)
+        self.append_encoded(payload)
+        return payload
+
+    def append_encoded(self, payload: bytes) -> None:
+        """Add what `encode_group` made of a group."""
         checked = struct.pack("<II", len(payload), zlib.crc32(payload))
         self._file.write(checked + struct.pack("<I", zlib.crc32(checked)) + payload)
-        return payload
 
     def flush(self, *, sync: bool = False) -> None:
         """Hand everything appended to the operating system; with `sync`, wait for the disk."""

@@ -80,7 +80,7 @@ ARGUMENTS = {
     "check": f"{RECIPE_WORDS} --fields",
     "data": f"set out {RECIPE_WORDS}",
     "sft": f"{RECIPE_WORDS} --stage --from",
-    "rl": f"{RECIPE_WORDS} --from",
+    "rl": f"{RECIPE_WORDS} --fresh --force --from",
     "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
     "score": (
         "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace --compare --resamples"
@@ -88,7 +88,7 @@ ARGUMENTS = {
     "reward": "mix rows KEY=VALUE --out --trace",
     "reweight": "run WEIGHT=NUMBER --trace",
     "rescore": "run SETTING=VALUE --trace",
-    "pipeline": f"{RECIPE_WORDS} --stage --submit --address --from",
+    "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
     "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
     "status": "run --address --trace",
     "doctor": "--trace",
@@ -264,6 +264,29 @@ def test_an_unsafe_mix_that_is_allowed_is_run() -> None:
     recipe = usable_recipe(argparse.Namespace(recipe=DEMO, overrides=overrides))
 
     assert recipe.rewards.weights.correctness == 0.5
+
+
+# Stage 3 anew
+
+
+@pytest.mark.parametrize("command, job", [("rl", "run_one_stage"), ("pipeline", "run_pipeline")])
+def test_fresh_starts_stage_3_anew_and_with_force_sets_aside_what_there_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, job: str
+) -> None:
+    monkeypatch.setattr(cluster.pipeline, job, lambda *_: 0)
+    for stage in ("stage2", "stage3"):
+        Path("out", stage, "checkpoints", "step-000009").mkdir(parents=True)
+    words = [command, DEMO, "output=out"]
+
+    told = [run(*words, *options) for options in ([], ["--fresh"], ["--force"])]
+    before = sorted(path.name for path in Path("out").iterdir() if path.is_dir())
+    forced = run(*words, "--fresh", "--force")
+
+    assert [outcome.code for outcome in (*told, forced)] == [0, 2, 2, 0]
+    assert told[1].err.startswith(f"caliber {command}: --fresh would start stage3 anew, and there is ")
+    assert told[2].err == f"caliber {command}: --force says what --fresh may do, and is of no use alone: leave it out\n"
+    assert before == ["stage2", "stage3"]
+    assert sorted(path.name for path in Path("out").iterdir() if path.is_dir()) == ["stage2", "stage3.1"]
 
 
 # Check

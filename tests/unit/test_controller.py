@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import pickle
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +17,14 @@ import pytest
 
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
+from cluster.job_checkpoints import JobCheckpoints
 from cluster.live_weights import LiveWeights
 from cluster.records import GroupRecord, SampleRecord
 from cluster.run_log import Column, RunLog
 from cluster.visits import Visits
 from configs.load import load_recipe
 from configs.schema import Recipe, Reference, RewardWeights, StaleGroups
+from learner.file_sums import FileSum, found_sums, write_summed
 from learner.meters import TokenMeters
 from learner.rl import RlReport
 from rollout.engine import EngineError
@@ -95,6 +99,7 @@ class FakeRewards:
     pool: FakePool
     unscored: frozenset[int] = frozenset()
     counts: dict[str, float] = field(default_factory=lambda: {"reward_worker_restarts": 0.0})
+    records: dict[int, GroupRecord] = field(default_factory=dict)
 
     async def score(self, group_id: int, visit: Visit) -> tuple[GroupRecord, int]:
         await asyncio.sleep(0.1)
@@ -104,7 +109,9 @@ class FakeRewards:
         bad = SampleRecord(None, None, None, None, {}, 10, False, ((version, 10),), "scorer failed")
         samples = (good, bad, bad) if group_id in self.unscored else (good, good, good)
         prompt_id = visit.prompt.prompt_id
-        return GroupRecord(group_id, prompt_id, visit.target, "rollout-0", version, samples, 1.0), group_id
+        record = GroupRecord(group_id, prompt_id, visit.target, "rollout-0", version, samples, 1.0)
+        self.records[group_id] = record
+        return record, group_id
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,12 @@ class FakeUpdate:
 
 @dataclass
 class FakeLearners:
-    """Two ranks that take a second a step, and remember what they trained on and under which version."""
+    """Two ranks that take a second a step, and remember what they trained on and under which version.
 
+    What stands for a reference to a group is its id; a checkpoint keeps its record with it.
+    """
+
+    records: dict[int, GroupRecord]
     size: int = 2
     trained: list[list[int]] = field(default_factory=list)
     dealt: list[list[list[list[int]]]] = field(default_factory=list)  # groups by step, rank and minibatch
@@ -124,11 +135,17 @@ class FakeLearners:
     weights: list[RewardWeights] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     resumed_at: int = 0
+    resumed_with: list[int] = field(default_factory=list)  # groups that had been sampled before
+    full_at: frozenset[int] = frozenset()  # steps after which the disk takes no checkpoint
 
-    async def call_each(
-        self, method: str, arguments: list[tuple[list[list[int]], RewardWeights, int]]
-    ) -> list[RlReport]:
-        assert method == "step"
+    async def call_each(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        assert len(arguments) == self.size
+        if method == "step":
+            return await self.step(arguments)
+        await asyncio.sleep(0.5)
+        return [getattr(self, method)(*own) for own in arguments]
+
+    async def step(self, arguments: list[tuple[Any, ...]]) -> list[RlReport]:
         self.weights.append(arguments[0][1])
         self.versions.append(arguments[0][2])
         await asyncio.sleep(1.0)
@@ -137,13 +154,26 @@ class FakeLearners:
         self.trained.append(sorted(chain(*chain(*self.dealt[-1]))))
         return [RlReport(0.0, 0.1, 1e-4, METERS, None, None, None, 10, 1.0)] * self.size
 
-    async def call(self, method: str, *arguments: Any) -> list[Any]:
-        if method == "publish":
-            return [FakeUpdate(*arguments)] * self.size
-        if method == "load_checkpoint":
-            self.loaded.append(str(arguments[0]))
-            self.resumed_at = int(self.loaded[-1].rpartition("-")[2])
-        return [None] * self.size
+    def save_checkpoint(self, folder: str, groups_file: str, groups: list[int]) -> dict[str, FileSum]:
+        if len(self.trained) + self.resumed_at in self.full_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path, kept = Path(folder, groups_file), pickle.dumps([(self.records[group], group) for group in groups])
+        return {str(path): write_summed(path, lambda file: file.write(kept))}
+
+    def checkpoint_sums(self, folder: str, names: list[str]) -> dict[str, FileSum | str]:
+        return found_sums(Path(folder), names)
+
+    def load_checkpoint(self, folder: str, groups_files: list[str]) -> list[tuple[GroupRecord, int]]:
+        self.loaded.append(folder)
+        self.resumed_at = int(folder.rpartition("-")[2])
+        found = [kept for name in groups_files for kept in pickle.loads(Path(folder, name).read_bytes())]
+        self.records |= {group: record for record, group in found}
+        self.resumed_with += [group for _, group in found]
+        return found
+
+    async def call(self, method: str, version: int) -> list[FakeUpdate]:
+        assert method == "publish"
+        return [FakeUpdate(version)] * self.size
 
 
 @dataclass
@@ -157,9 +187,7 @@ class Trial:
 
     @property
     def ledger(self) -> dict[str, Any]:
-        latest = self.checkpoints.latest()
-        assert latest is not None
-        state: dict[str, Any] = latest.state["ledger"]
+        state: dict[str, Any] = self.checkpoints.read(self.checkpoints.newest_first()[0]).state["ledger"]
         return state
 
     @property
@@ -184,18 +212,23 @@ def trial(
     stale_groups: StaleGroups = StaleGroups.WAIT,
     slow: Mapping[int, float] | None = None,
     minibatches: int = 1,
+    workers: int = 2,
+    checkpoint_every: int = 50,
+    full_at: frozenset[int] = frozenset(),
 ) -> Trial:
     overrides = [f"rl.max_policy_lag={lag}", "rl.steps=30", "rl.prompts_per_step=4", "rewards.weights.format=1"]
     overrides += [f"rl.stale_groups={stale_groups}", f"rl.minibatches={minibatches}"]
+    overrides += [f"rl.checkpoint_every_steps={checkpoint_every}"]
     recipe = load_recipe(DEMO, [*overrides, f"rl.groups_per_worker={groups_per_worker or 'null'}"])
-    pool = FakePool(random.Random(seed), failing, slow or {})
-    learners = FakeLearners()
-    checkpoints = CheckpointFolder(folder / "checkpoints")
+    pool = FakePool(random.Random(seed), failing, slow or {}, workers)
+    rewards = FakeRewards(pool, unscored)
+    learners = FakeLearners(rewards.records, full_at=full_at)
+    checkpoints = CheckpointFolder(folder / "checkpoints", 2)
     log = RunLog(folder, "stage3", (Column("reward", "reward", 3),), recipe)
     visits = Visits(PROMPTS, Reference.ANNOTATOR, 3, seed)
     weights = LiveWeights(folder / "weights.json", recipe.rewards)
-    rewards = FakeRewards(pool, unscored)
-    parts: Any = Parts(visits, pool, rewards, learners, checkpoints, weights, log)  # type: ignore[arg-type]
+    job_checkpoints = JobCheckpoints(checkpoints, learners)  # type: ignore[arg-type]
+    parts: Any = Parts(visits, pool, rewards, learners, job_checkpoints, weights, log)  # type: ignore[arg-type]
     return Trial(folder, recipe, pool, learners, Controller(recipe, parts), checkpoints)
 
 
@@ -364,7 +397,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_totals_of_one_that_was_not(tmp_
     trained = [g for batch in first.learners.trained + second.learners.trained for g in batch]
     assert 0 < reached < 30
     assert outstanding
-    assert second.learners.loaded == [str(tmp_path / "checkpoints" / f"step-{reached:06d}")]
+    assert second.learners.loaded == [str(tmp_path / "checkpoints" / f"step-{reached:06d}")] * 2
     assert steps == 30
     assert sorted(trained) == list(range(30 * 4))
     told = next(line for line in second.controller.calibration_by_lag().splitlines() if "all " in line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -59,6 +60,20 @@ def test_drift_is_told_of_when_the_window_shows_it_and_steps_without_fresh_respo
 
     assert [step for step, _ in found] == [2 * WINDOW + 1]
     assert told([older] * WINDOW) == []
+
+
+def test_a_monitor_that_goes_on_from_its_state_tells_what_one_tells_that_was_never_stopped() -> None:
+    collapsed = HEALTHY | {"distinct_confidences": 1.0, "sabotage": 0.3, "accuracy": 0.4, "reward": 1.0}
+    steps = [HEALTHY] * (WINDOW + 5) + [collapsed] * 2 * WINDOW
+    for stopped_after in (0, 5, WINDOW, WINDOW + 10, 2 * WINDOW + 10):
+        first, second, found = Monitor(), Monitor(), []
+        for step, metrics in enumerate(steps, start=1):
+            if step == stopped_after + 1:
+                second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+            found += [(step, text) for text in (first if step <= stopped_after else second).look(metrics, step)]
+
+        assert found == told(steps)
+    assert len(found) > 2
 
 
 def test_a_run_that_is_well_formed_only_later_is_watched_from_then_on() -> None:

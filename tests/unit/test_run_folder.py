@@ -49,6 +49,33 @@ def test_a_folder_that_nobody_claimed_is_not_taken_over(tmp_path: Path) -> None:
     assert not (stage.path / "precious").exists()
 
 
+@pytest.mark.parametrize("left", ["checkpoints/step-000001", "model"])
+def test_a_stage_with_something_to_lose_starts_anew_only_by_force_and_loses_nothing(tmp_path: Path, left: str) -> None:
+    stage = StageFolder(tmp_path / "stage3")
+    (stage.path / left).mkdir(parents=True)
+    (stage.path / left / "weights").write_text("precious")
+
+    with pytest.raises(ValueError, match=rf"--fresh would start stage3 anew, .*{left.split('/')[0]}: leave .* --force"):
+        stage.start_anew(force=False)
+    before = [path.name for path in tmp_path.iterdir()]
+    stage.start_anew(force=True)
+
+    assert before == ["stage3"]
+    assert [path.name for path in tmp_path.iterdir()] == ["stage3.1"]
+    assert (tmp_path / "stage3.1" / left / "weights").read_text() == "precious"
+
+
+def test_a_stage_that_came_to_nothing_starts_anew_without_force(tmp_path: Path) -> None:
+    stage = StageFolder(tmp_path / "stage3")
+    stage.start_anew(force=False)  # there is none yet
+    stage.claim("a")
+    stage.checkpoints.mkdir()
+
+    stage.start_anew(force=False)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["stage3.1"]
+
+
 def test_only_the_settings_that_ended_a_stage_find_it_finished(tmp_path: Path) -> None:
     stage = StageFolder(tmp_path / "stage1")
     stage.claim("a")
@@ -74,6 +101,9 @@ def test_a_setting_that_changes_the_model_changes_the_digest(override: str) -> N
         "stage1.log_every_steps=7",
         "rl.seconds_per_wait=5",
         "rl.checkpoint_every_steps=3",
+        "rl.checkpoints_kept=5",
+        "stage2.checkpoints_kept=5",
+        "learner.ranks=3",
         "data.errors_shown=1",
         "learner.cores=['1']",
     ],

@@ -136,6 +136,21 @@ def test_a_resumed_run_goes_on_in_the_same_file(tmp_path: Path, capsys: pytest.C
     assert printed(capsys)[0].split()[:2] == ["stage3", "reward"]
 
 
+@pytest.mark.parametrize("tail", ["", '{"step": 4, "rew', '{"step": 4}', '{"step": 4, "rew{"step": 4}\n{"step": 2}\n'])
+def test_a_run_that_goes_back_forgets_the_lines_of_later_steps_and_what_was_cut_off(tmp_path: Path, tail: str) -> None:
+    log(tmp_path, *[{"ß": 0.5}] * 3)
+    with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(tail)
+
+    for step in (5, 2):
+        with RunLog(tmp_path, "stage3", COLUMNS, recipe()) as run:
+            run.back_to(step)
+            run.log({"reward": 0.25}, step + 1)
+
+        before = [{"step": number, "ß": 0.5} for number in range(1, min(step, 3) + 1)]
+        assert on_disk(tmp_path) == [*before, {"step": step + 1, "reward": 0.25}]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_not_finite_is_refused_by_name_and_the_lines_before_it_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float
@@ -231,6 +246,24 @@ def test_an_offline_run_of_wandb_holds_the_recipe_and_every_defined_metric(tmp_p
     ]
     assert exit_codes(records) == [0]
     assert on_disk(tmp_path / "run")[0] == {"step": 3, "reward": 0.5, "ece": None}
+
+
+@pytest.mark.usefixtures("only_here")
+def test_a_resumed_run_goes_on_in_the_same_run_of_wandb_and_another_folder_is_another_run(tmp_path: Path) -> None:
+    for folder, step in (("run", 1), ("run", 2), ("other", 1)):
+        with RunLog(tmp_path / folder, "stage3", COLUMNS, recipe(WandbMode.OFFLINE)) as run:
+            run.log({"reward": 0.5}, step)
+        wandb.teardown()
+
+    begun = [
+        record.run.run_id
+        for folder in ("run", "other")
+        for file in sorted((tmp_path / folder).glob("wandb/offline-run-*/run-*.wandb"))
+        for record in map(Record.FromString, leveldb_records(file.read_bytes()))
+        if record.HasField("run")
+    ]
+    assert len(begun) == 3
+    assert begun[0] == begun[1] == (tmp_path / "run" / "wandb_run_id").read_text() != begun[2]
 
 
 @pytest.mark.usefixtures("only_here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from cluster.checkpoints import CheckpointFolder
+from cluster.job_checkpoints import JobCheckpoints
 from cluster.run_log import RunLog
 from cluster.sft_columns import SFT_COLUMNS
 from cluster.stages import _sft_steps
 from configs.load import load_recipe
+from learner.file_sums import FileSum, found_sums
 from learner.sft import SftReport
 
 RECIPE = load_recipe(
@@ -28,6 +31,7 @@ class Ranks:
 
     stop: asyncio.Event
     stop_within: int | None = None  # a step, counted from 1
+    size: int = 1
 
     def __post_init__(self) -> None:
         self.trained: list[int] = []
@@ -40,7 +44,19 @@ class Ranks:
             if self.stop_within == arguments[0] + 1:
                 self.stop.set()
             return [SftReport(step=arguments[0], loss=1.0, grad_norm=1.0, learning_rate=1e-3, tokens=10, seconds=0.1)]
-        return [None]
+        raise AssertionError(method)
+
+    async def call_each(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return [getattr(self, method)(*own) for own in arguments]
+
+    def save_checkpoint(self, folder: str, name: str, groups: Sequence[object]) -> dict[str, FileSum]:
+        return {}  # it has no files
+
+    def checkpoint_sums(self, folder: str, names: Sequence[str]) -> dict[str, FileSum | str]:
+        return found_sums(Path(folder), names)
+
+    def load_checkpoint(self, folder: str, names: Sequence[str]) -> list[object]:
+        return []
 
 
 def steps(folder: Path, stop_within: int | None = None) -> tuple[int, list[int]]:
@@ -49,7 +65,8 @@ def steps(folder: Path, stop_within: int | None = None) -> tuple[int, list[int]]
     async def job() -> tuple[int, list[int]]:
         ranks = Ranks(asyncio.Event(), stop_within)
         with RunLog(folder, "stage1", SFT_COLUMNS, RECIPE) as log:
-            checkpoints = CheckpointFolder(folder / "checkpoints")
+            folders = CheckpointFolder(folder / "checkpoints", RECIPE.stage1.checkpoints_kept)
+            checkpoints = JobCheckpoints(folders, ranks)  # type: ignore[arg-type]
             done = await _sft_steps(RECIPE.stage1, ranks, checkpoints, log, ranks.stop)  # type: ignore[arg-type]
         return done, ranks.trained
 

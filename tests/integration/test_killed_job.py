@@ -1,0 +1,103 @@
+"""Stage 3 as a job of its own whose driver is killed on the way, and which is started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.checkpoints import Checkpoint, CheckpointFolder
+from cluster.run_folder import RunFolder, StageFolder
+from configs.load import load_recipe
+from configs.schema import Recipe
+from rollout.rollout_file import read_rollouts
+
+TINY = Path(__file__).parent / "tiny.yaml"
+SETTINGS = (
+    "rl.steps=8",
+    "rl.max_policy_lag=3",
+    "rl.checkpoint_every_steps=2",
+    "rl.kl_weight=0",
+    "rl.response_tokens=32",
+    "learner.ranks=1",
+    "engine.workers=1",
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+@contextmanager
+def started(folder: Path, name: str, *settings: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`caliber rl` in a process of its own, on a Ray cluster that ends with it; and the file of what it says."""
+    told = folder / f"{name}.txt"
+    with told.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster", "rl", str(TINY), *settings],
+            env={**os.environ, "RAY_TMPDIR": str(folder)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process, told
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_job_whose_driver_was_killed_goes_on_as_if_nothing_had_happened(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("r")
+    settings = (f"output={folder}/out", f"data.root={folder}/data", *SETTINGS)
+    recipe = load_recipe(TINY, settings)
+    stage = RunFolder.of(recipe).stage(3)
+    shutil.copytree(tiny_model, RunFolder.of(recipe).stage(2).model)
+
+    with started(folder, "killed", *settings) as (process, told):
+        while not (stage.checkpoints / "step-000004").exists():
+            assert process.poll() is None, told.read_text()
+            time.sleep(0.05)
+        process.kill()  # SIGKILL
+    before, newest = logged(stage), newest_checkpoint(stage)
+    kept = [group.group_id for file in newest.folder.glob("*.rollouts") for group in read_rollouts(file)]
+    with started(folder, "resumed", *settings) as (process, told):
+        assert process.wait() == 0, told.read_text()
+
+    assert newest.step <= len(before) < recipe.rl.steps
+    assert kept
+    assert f"resumed at step {newest.step}: {len(kept)} complete groups are taken up" in told.read_text()
+    assert logged(stage) == list(range(1, recipe.rl.steps + 1))
+    ledger = newest_checkpoint(stage).state["ledger"]
+    assert ledger == {"admitted": groups_of(recipe), "last_step": 7, "outstanding": [], "dropped": []}
+    sampled = sampled_groups(stage)
+    assert sorted(sampled) == list(range(groups_of(recipe)))
+    assert {sampled[group] for group in kept} == {1}
+
+
+def groups_of(recipe: Recipe) -> int:
+    return recipe.rl.steps * recipe.rl.prompts_per_step
+
+
+def logged(stage: StageFolder) -> list[int]:
+    """The steps of the log's lines."""
+    return [json.loads(line)["step"] for line in (stage.path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def newest_checkpoint(stage: StageFolder) -> Checkpoint:
+    checkpoints = CheckpointFolder(stage.checkpoints, 2)
+    return checkpoints.read(checkpoints.newest_first()[0])
+
+
+def sampled_groups(stage: StageFolder) -> Counter[int]:
+    """How often each group was sampled and scored."""
+    files = stage.rollouts.glob("*.rollouts")
+    return Counter(group.group_id for file in files for group in read_rollouts(file, strict=False))

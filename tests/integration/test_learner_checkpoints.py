@@ -1,0 +1,83 @@
+"""Checkpoints of two real ranks under ZeRO-3, with groups from the object store; one meets the kernel's full disk."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster.checkpoints import CheckpointFolder
+from cluster.job_checkpoints import JobCheckpoints
+from cluster.learner_actors import SftActor
+from cluster.learners import LearnerGroup
+from configs.schema import Learner, Optimizer, Precision, Sft
+from rollout.chat import ImageLimits
+from rollout.codec import encode_group
+from rollout.prompts import Message, Prompt
+from tests.unit.groups import example_group
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+LEARNER = Learner(ranks=2, cpus_per_rank=0.5, threads_per_rank=1, zero_stage=3, precision=Precision.FP32)
+STAGE = Sft(steps=9, rows_per_step=2, optimizer=Optimizer(learning_rate=1e-3, warmup_steps=0))
+PROMPTS = [Prompt(f"p{i}", "test", (Message("user", "Which?"),), response="positive, " * (i + 1)) for i in range(4)]
+
+
+class FullForRank1(CheckpointFolder):
+    """A folder whose disk has no room for one of rank 1's files, while `full`."""
+
+    full = False
+
+    def begin(self, step: int) -> Path:
+        aside = super().begin(step)
+        if self.full:
+            (aside / "learner").mkdir()
+            (aside / "learner" / "zero_pp_rank_1_mp_rank_00_optim_states.pt").symlink_to("/dev/full")
+        return aside
+
+
+def test_a_full_disk_of_one_rank_costs_a_checkpoint_and_a_damaged_file_the_steps_since_the_one_before(
+    own_ray: None, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def job() -> None:
+        learners = await LearnerGroup.start(
+            SftActor, LEARNER, (str(tiny_model), STAGE, LEARNER, PROMPTS, ImageLimits(), 0), 300.0
+        )
+        try:
+            await steps(learners)
+        finally:
+            learners.close()
+
+    async def steps(learners: LearnerGroup) -> None:
+        groups = [encode_group(replace(example_group(), group_id=number)) for number in range(3)]
+        folder = FullForRank1(tmp_path, 2)
+        checkpoints = JobCheckpoints(folder, learners)
+        await learners.call("train", 0)
+        await checkpoints.save(1, {"cursor": 1}, [ray.put(group) for group in groups])
+        second, *_ = await learners.call("train", 1)
+        folder.full = True
+        await checkpoints.save(2, {"cursor": 2})  # rank 0 is not left waiting for rank 1
+
+        assert checkpoints.failed == 1
+        assert "NO CHECKPOINT of step 2 (1 have failed): [Errno 28] No space left on device" in caplog.text
+        assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+        folder.full = False
+        await learners.call("train", 2)
+        await checkpoints.save(3, {"cursor": 3})
+        (tmp_path / "step-000003" / "learner" / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"damaged")
+        found = await checkpoints.restore()
+        again, *_ = await learners.call("train", 1)
+
+        assert found is not None
+        assert (found.step, found.state) == (1, {"cursor": 1})
+        assert "CHECKPOINT PASSED OVER" in caplog.text
+        assert "zero_pp_rank_0_mp_rank_00_model_states.pt: expected" in caplog.text
+        assert [record.group_id for record, _ in sorted(found.groups, key=lambda kept: kept[0].group_id)] == [0, 1, 2]
+        assert sorted([await reference for _, reference in found.groups]) == sorted(groups)
+        assert again.loss == pytest.approx(second.loss, rel=1e-6)
+
+    asyncio.run(job())
