@@ -235,7 +235,7 @@ def _eval(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     prompts = read_file(recipe, str(options.data.absolute()))
-    connect()
+    connect(recipe.name)
 
     async def job() -> dict[str, Metrics]:
         async with RolloutWorkers(recipe) as workers:

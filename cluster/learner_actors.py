@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import ray
 import torch
 
+from cluster.actor_names import NamedActor
 from cluster.broadcast_sender import BroadcastSender, Offer
 from cluster.cores import keep_on
 from cluster.quiet import quiet
@@ -23,7 +24,7 @@ from rollout.chat import ImageLimits
 from rollout.prompts import Prompt
 
 
-class _LearnerShell:
+class _LearnerShell(NamedActor):
     """What both kinds of learner actor share."""
 
     _rank: LearnerRank

@@ -52,7 +52,7 @@ def _prepare(recipe: Recipe) -> RunFolder:
     refuse_unusable(recipe, read_file(recipe, data.stage3))
     run = RunFolder.of(recipe)
     write_resolved(recipe, run.recipe)
-    connect()
+    connect(recipe.name)
     return run
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import ray
 
+from cluster.actor_names import next_name
 from cluster.broadcast_sender import Offer
 from cluster.group_limits import GroupLimits
 from cluster.rollout_actor import RolloutActor
@@ -139,6 +140,7 @@ class RolloutPool:
 
     def _make(self, worker: Worker) -> Any:
         return RolloutActor.options(
+            name=next_name(worker.name),
             num_cpus=self._setup.settings.cpus_per_worker,
             num_gpus=self._setup.settings.gpus_per_worker,
         ).remote(worker.name)

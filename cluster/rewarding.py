@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from cluster.actor_names import next_name
 from cluster.records import GroupRecord
 from cluster.reward_actor import RewardActor
 from cluster.supervisor import Supervisor, Worker
@@ -64,6 +65,7 @@ class RewardService:
         # Each start writes a file of its own: a worker that was given up may still be at its last group.
         name = worker.name if worker.starts == 0 else f"{worker.name}.{worker.starts}"
         options = RewardActor.options(
+            name=next_name(worker.name),
             num_cpus=self._recipe.reward_service.cpus_per_worker,
             max_concurrency=self._at_once if self._recipe.rewards.judge else 1,
         )

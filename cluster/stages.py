@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 
+from cluster.actor_names import namespace_of
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
 from cluster.learner_actors import RlActor, RlSendingActor, SftActor
@@ -179,9 +180,10 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
             await learners.call("save_model", str(aside))
 
 
-def connect() -> None:
-    """Join the Ray cluster of RAY_ADDRESS (a submitted job has it), or start one on this machine."""
+def connect(run: str) -> None:
+    """Join the Ray cluster of RAY_ADDRESS (a submitted job has it), or start one on this machine, for a run."""
     ray.init(
+        namespace=namespace_of(run),
         ignore_reinit_error=True,
         log_to_driver=True,
         logging_level=logging.WARNING,
