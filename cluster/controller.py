@@ -37,6 +37,7 @@ import ray
 from cluster.broadcast_sender import Offer
 from cluster.checkpoints import CheckpointFolder
 from cluster.dealing import deal
+from cluster.gauges import Phase
 from cluster.groups import Batch, Groups
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
@@ -150,11 +151,14 @@ class Controller:
         broadcast: asyncio.Task[None] | None = None
         while self._version < rl.steps:
             waiting = time.perf_counter()
+            self._parts.log.phase(Phase.WAITING)
             batch = await self._batch()
             if batch is None:
                 break
+            self._parts.log.phase(Phase.TRAINING)
             await self._step(batch, time.perf_counter() - waiting)
             self._version += 1
+            self._parts.log.phase(Phase.PUBLISHING)
             if broadcast is not None:
                 await broadcast
             update, *_ = await self._parts.learners.call("publish", self._version)
@@ -221,6 +225,7 @@ class Controller:
                 )
 
     async def _checkpoint(self) -> None:
+        self._parts.log.phase(Phase.SAVING)
         folder = self._parts.checkpoints.begin(self._version)
         await self._parts.learners.call("save_checkpoint", str(folder), "learner")
         state = {

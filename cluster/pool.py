@@ -72,7 +72,8 @@ class RolloutPool:
     @property
     def metrics(self) -> dict[str, float]:
         """What the log tells of the workers, since it last asked."""
-        return {"worker_restarts": float(self.restarts), **self._group_limits.metrics()}
+        restarts = {"worker_restarts": float(self.restarts)}
+        return {**restarts, **self._supervisor.load("rollout"), **self._group_limits.metrics()}
 
     async def keep_to(self, groups: GroupsPerWorker | int | None, samples_per_group: int) -> None:
         """Until it is cancelled, let no worker sample more groups at once; the others wait here for room."""

@@ -42,9 +42,10 @@ class RewardService:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        """Since the start: workers replaced, and responses left without a score by the error that was the cause."""
+        """The workers' load, and since the start: workers replaced, and responses without a score by the error."""
         failures = {f"unscored/{cause}": float(number) for cause, number in self._failures.items()}
-        return {"reward_worker_restarts": float(self._supervisor.restarts), **failures}
+        restarts = {"reward_worker_restarts": float(self._supervisor.restarts)}
+        return {**restarts, **failures, **self._supervisor.load("reward")}
 
     async def score(self, encoded: ray.ObjectRef, visit: Visit) -> tuple[GroupRecord, ray.ObjectRef]:
         """The record of the scored group and a reference to it; EngineError where no worker survives it."""

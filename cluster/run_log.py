@@ -1,4 +1,4 @@
-"""One `log(metrics, step)` behind which the console, a JSONL file and Weights & Biases stand."""
+"""One `log(metrics, step)` behind which the console, a JSONL file, Weights & Biases and Ray's gauges stand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import ray
+
+from cluster.gauges import Gauges, Phase
 from cluster.stopped import Stopped
 from configs.schema import Recipe, Wandb, WandbMode
 
@@ -53,6 +56,7 @@ class RunLog:
         self._lines = 0
         self._stage = stage
         self._wandb = _wandb_run(recipe.wandb, folder, stage, recipe)
+        self._gauges = Gauges(recipe.name, stage) if ray.is_initialized() else None
 
     def log(self, metrics: Metrics, step: int) -> None:
         """Steps are counted from 1. Raises ValueError for a metric that is not finite."""
@@ -70,6 +74,13 @@ class RunLog:
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log({name: value for name, value in metrics.items() if value is not None}, step=step)
+        if self._gauges is not None:
+            self._gauges.line({"step": float(step), **metrics})
+
+    def phase(self, phase: Phase) -> None:
+        """What the job does from now on; only Ray's gauges tell it."""
+        if self._gauges is not None:
+            self._gauges.phase(phase)
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +89,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._gauges is not None:
+            self._gauges.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped) else 1)
 

@@ -13,6 +13,7 @@ import ray
 from cluster.actor_names import namespace_of
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
+from cluster.gauges import Phase
 from cluster.learner_actors import RlActor, RlSendingActor, SftActor
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
@@ -37,7 +38,7 @@ from rollout.readers import read_prompts
 
 logger = logging.getLogger(__name__)
 
-_SFT_COLUMNS = (
+SFT_COLUMNS = (
     Column("loss", "loss", 4),
     Column("evaluation_loss", "eval loss", 4),
     Column("grad_norm", "grad norm", 2),
@@ -85,7 +86,7 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
         recipe.rl.seconds_per_wait,
     )
     try:
-        with RunLog(folder.path, f"stage{number}", _SFT_COLUMNS, recipe) as log:
+        with RunLog(folder.path, f"stage{number}", SFT_COLUMNS, recipe) as log:
             await _sft_steps(stage, learners, checkpoints, log)
         with written_aside(folder.model) as aside:
             await learners.call("save_model", str(aside))
@@ -100,10 +101,12 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
         first = found.step
         logger.info("resumed at step %d", first)
     for step in range(first, stage.steps):
+        log.phase(Phase.TRAINING)
         reports = await learners.call("train", step)
         done, last = step + 1, step + 1 == stage.steps
         evaluation_loss = None
         if last or done % stage.eval_every_steps == 0:
+            log.phase(Phase.EVALUATING)
             evaluation_loss, *_ = await learners.call("evaluate")
         if last or evaluation_loss is not None or done % stage.log_every_steps == 0:
             seconds = max(report.seconds for report in reports)
@@ -119,6 +122,7 @@ async def _sft_steps(stage: Sft, learners: LearnerGroup, checkpoints: Checkpoint
                 done,
             )
         if last or done % stage.checkpoint_every_steps == 0:
+            log.phase(Phase.SAVING)
             aside = checkpoints.begin(done)
             await learners.call("save_checkpoint", str(aside), "learner")
             checkpoints.commit(done, {})

@@ -196,7 +196,7 @@ def test_a_visit_begins_once_and_not_before_a_worker_has_room(fake: FakeCluster)
             return lambda: began.append((number, clock() - since))
 
         await asyncio.gather(*(pool.generate(visit(n), SAMPLING, begins(n)) for n in range(3)))
-        assert pool.metrics == {"worker_restarts": 0.0}
+        assert pool.metrics["worker_restarts"] == 0.0
         keeping.cancel()
 
     virtual_time.run(job())
@@ -218,6 +218,9 @@ def test_engines_are_asked_how_full_they_are_where_the_limit_is_to_be_found(fake
         await asyncio.sleep(0.2)
         assert pool.metrics == {
             "worker_restarts": 0.0,
+            "queue/rollout": 0.0,
+            "worker/rollout-0/groups": 12.0,
+            "worker/rollout-0/starts": 1.0,
             "engine/groups_at_most": 13.0,  # ten of its places are free
             "engine/groups": 12.0,  # eight are done since
             "engine/waiting": 0.0,
