@@ -46,6 +46,7 @@ class RolloutWorker(NamedActor):
             setup.limits,
             seed=setup.seed,
             watched=setup.watched,
+            exported_as=self._name if setup.exported else None,
             adapters=setup.adapters,
         )
         self._tokenizer = ChatFormat(setup.model_dir, setup.limits).tokenizer.backend_tokenizer

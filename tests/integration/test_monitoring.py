@@ -18,14 +18,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import ray
 import urllib3
 import yaml
 
 from cluster.gauge_names import DESCRIPTIONS
 from cluster.gauges import Phase
+from cluster.rollout_actor import RolloutActor
 from cluster.run_log import RunLog
 from cluster.step_metrics import COLUMNS
 from configs.load import load_recipe
+from configs.schema import Engine, Precision
+from rollout.chat import ImageLimits
+from rollout.codec import decode_group
+from rollout.engine import SamplingSettings
+from rollout.engine_setup import EngineSetup
+from rollout.prompts import Message, Prompt
+from rollout.worker import Visit
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "cluster" / "deploy"
@@ -183,6 +192,21 @@ def test_a_stage_that_has_ended_is_undefined_beside_one_that_runs(
 
     soon(lambda: all(map(math.isnan, prometheus.values('ray_caliber_loss{stage="stage1"}'))))
     assert prometheus.values('ray_caliber_loss{stage="stage3"}') == [pytest.approx(0.3)]
+
+
+def test_vllms_own_metrics_come_under_each_workers_name(prometheus: Prometheus, tiny_model: Path) -> None:
+    settings = Engine(precision=Precision.FP32, threads_per_worker=1, kv_cache_gib=0.25, tokens_per_sequence=256)
+    visit = Visit(0, Prompt("p", "t", (Message("user", "?"),)), None, 2, time.time())
+    worker = RolloutActor.options(num_cpus=0).remote("rollout-7")
+
+    ray.get(worker.start.remote(EngineSetup(str(tiny_model), settings, ImageLimits(), exported=True)))
+    _, group = worker.generate.options(num_returns=2).remote(visit, SamplingSettings(1.0, 8))
+
+    tokens = sum(len(trajectory.sample.tokens) for trajectory in decode_group(ray.get(group)).trajectories)
+    counted = 'ray_vllm_generation_tokens_total{model_name="rollout-7"}'
+    soon(lambda: sum(prometheus.values(counted)) > tokens)  # some have warmed the engine up
+    ray.get(worker.close.remote())
+    ray.kill(worker)
 
 
 def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(tmp_path: Path) -> None:
