@@ -103,7 +103,7 @@ def own_ray(folder: Path) -> Iterator[None]:
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of the visits that a run leaves behind when it has seen enough
     }
     with patch.dict(os.environ, ours):
-        connect()
+        connect("benchmark")
         try:
             yield
         finally:

@@ -190,7 +190,7 @@ def _eval(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     prompts = read_file(recipe, str(options.data.absolute()))
-    connect()
+    connect(recipe.name)
 
     async def job() -> dict[str, Metrics]:
         async with until_told_to_stop(), RolloutWorkers(recipe) as workers:

@@ -36,6 +36,7 @@ import ray
 
 from cluster.broadcast_sender import Offer
 from cluster.dealing import deal
+from cluster.gauges import Phase
 from cluster.groups import Batch, Groups
 from cluster.job_checkpoints import JobCheckpoints
 from cluster.learners import LearnerGroup
@@ -154,11 +155,14 @@ class Controller:
         broadcast: asyncio.Task[None] | None = None
         while self._version < rl.steps:
             waiting = time.perf_counter()
+            self._parts.log.phase(Phase.WAITING)
             batch = await self._batch()
             if batch is None:
                 break
+            self._parts.log.phase(Phase.TRAINING)
             await self._step(batch, time.perf_counter() - waiting)
             self._version += 1
+            self._parts.log.phase(Phase.PUBLISHING)
             if broadcast is not None:
                 await broadcast
             update, *_ = await self._parts.learners.call("publish", self._version)
@@ -226,6 +230,7 @@ class Controller:
                 )
 
     async def _checkpoint(self, *, last: bool = False) -> None:
+        self._parts.log.phase(Phase.SAVING)
         state = {
             "version": self._version,
             "weights": self._parts.weights.current(self._version + 1).model_dump(),

@@ -101,9 +101,14 @@ class Groups:
         return told
 
     def metrics(self, version: int, weights: RewardWeights, rewards: Rewards) -> dict[str, float | None]:
-        """Drops since the run began by reason, and the meters of selection since they were last asked for."""
-        drops = {f"dropped/{reason}": float(count) for reason, count in self._ledger.drop_counts().items()}
-        return {**drops, **self._selection.read(version, weights, rewards)}
+        """What the buffer holds, drops since the run began, and what selection saw since it was last asked."""
+        held = {
+            "buffer/complete": float(len(self._buffer.held)),
+            "buffer/running": float(len(self._buffer.running)),
+        }
+        counts = self._ledger.drop_counts()
+        drops = {f"dropped/{reason}": float(counts[reason]) for reason in DropReason}
+        return {**held, **drops, **self._selection.read(version, weights, rewards)}
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` reads."""

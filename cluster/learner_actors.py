@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import ray
 import torch
 
+from cluster.actor_names import NamedActor
 from cluster.broadcast_sender import BroadcastSender, Offer
 from cluster.cores import keep_on
 from cluster.kept_groups import read_groups, write_groups
 from cluster.quiet import quiet
 from cluster.records import GroupRecord
+from cluster.shown_groups import shown_group
 from cluster.transport import sender_of
 from cluster.weight_update import WeightUpdate
 from configs.schema import Learner, Recipe, RewardWeights, Sft
@@ -24,10 +27,11 @@ from learner.rl import RlRank, RlReport
 from learner.sft import SftRank, SftReport
 from rollout.broadcast import Meeting
 from rollout.chat import ImageLimits
+from rollout.codec import decode_group
 from rollout.prompts import Prompt
 
 
-class _LearnerShell:
+class _LearnerShell(NamedActor):
     """What both kinds of learner actor share."""
 
     _rank: LearnerRank
@@ -111,11 +115,16 @@ class _RlShell(_LearnerShell):
     ) -> None:
         """Load the model and meet the other ranks."""
         self._rank = RlRank(rank, model_dir, recipe, prompts, limits)
+        self._rewards = recipe.rewards
+        self._groups_shown = recipe.monitoring.groups_shown if rank.index == 0 else 0
         self._sender = sender_of(recipe.transfer, rank.seconds_per_wait)
 
     def step(self, minibatches: Sequence[Sequence[ray.ObjectRef]], weights: RewardWeights, version: int) -> RlReport:
         """Train on this rank's share of each minibatch, from weight version `version` to the next."""
-        return self._rank.step([ray.get(list(groups)) for groups in minibatches], weights, version)
+        encoded = [ray.get(list(groups)) for groups in minibatches]
+        for group in islice(chain(*encoded), self._groups_shown):
+            print(shown_group(decode_group(group), version + 1, weights, self._rewards), flush=True)
+        return self._rank.step(encoded, weights, version)
 
     def publish(self, version: int) -> WeightUpdate | Offer:
         """Make the weights available; only rank 0's update holds any."""

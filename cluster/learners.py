@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import ray
 
+from cluster.actor_names import next_name
 from cluster.waiting import within
 from configs.placement import learner_of
 from configs.schema import Learner
@@ -32,7 +33,7 @@ class LearnerGroup:
     ) -> Self:
         """Create the ranks and call `start(rank, *arguments)` on each; large arguments are stored once."""
         ranks = [learner_of(settings, index) for index in range(settings.ranks)]
-        actors = [_actor(kind, rank) for rank in ranks]
+        actors = [_actor(kind, rank, next_name(f"learner-{index}")) for index, rank in enumerate(ranks)]
         group = cls(actors, seconds_per_wait)
         try:
             address = await within(actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
@@ -73,10 +74,11 @@ class LearnerGroup:
             ray.kill(actor)
 
 
-def _actor(kind: Any, settings: Learner) -> ray.actor.ActorHandle:
+def _actor(kind: Any, settings: Learner, name: str) -> ray.actor.ActorHandle:
     """A rank's actor, with as many threads as its settings say."""
     threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
     return kind.options(
+        name=name,
         num_cpus=settings.cpus_per_rank,
         num_gpus=settings.gpus_per_rank,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)} if threads else {}},

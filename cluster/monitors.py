@@ -31,6 +31,7 @@ class Monitor:
         self._first: dict[str, float] | None = None
         self._window: deque[Metrics] = deque(maxlen=WINDOW)
         self._told: dict[str, int] = {}
+        self.standing: dict[str, float] = {}  # by kind of warning, 1 where the last step gave reason for it, else 0
 
     def look(self, metrics: Metrics, step: int) -> list[str]:
         """What there is to warn of after a step; each warning names what to change."""
@@ -41,6 +42,7 @@ class Monitor:
             if self._first is None:
                 self._first = last
             found |= {"collapse": self._collapse(last), "sabotage": self._sabotage(self._first, last)}
+        self.standing = {f"warning/{name}": float(text is not None) for name, text in found.items()}
         due = {name: text for name, text in found.items() if text and step - self._told.get(name, -WINDOW) >= WINDOW}
         self._told |= dict.fromkeys(due, step)
         return list(due.values())

@@ -66,7 +66,7 @@ def _prepare(recipe: Recipe, run: RunFolder) -> None:
         read_file(recipe, name)
     refuse_unusable(recipe, read_file(recipe, data.stage3))
     write_resolved(recipe, run.recipe)
-    connect()
+    connect(recipe.name)
 
 
 async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: JobBook, *, evaluated: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import ray
 
+from cluster.actor_names import next_name
 from cluster.broadcast_sender import Offer
 from cluster.group_limits import GroupLimits
 from cluster.rollout_actor import RolloutActor
@@ -71,7 +72,8 @@ class RolloutPool:
     @property
     def metrics(self) -> dict[str, float]:
         """What the log tells of the workers, since it last asked."""
-        return {"worker_restarts": float(self.restarts), **self._group_limits.metrics()}
+        restarts = {"worker_restarts": float(self.restarts)}
+        return {**restarts, **self._supervisor.load("rollout"), **self._group_limits.metrics()}
 
     async def keep_to(self, groups: GroupsPerWorker | int | None, samples_per_group: int) -> None:
         """Until it is cancelled, let no worker sample more groups at once; the others wait here for room."""
@@ -139,6 +141,7 @@ class RolloutPool:
 
     def _make(self, worker: Worker) -> Any:
         return RolloutActor.options(
+            name=next_name(worker.name),
             num_cpus=self._setup.settings.cpus_per_worker,
             num_gpus=self._setup.settings.gpus_per_worker,
         ).remote(worker.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import ray
 from transformers import AutoTokenizer
 
+from cluster.actor_names import NamedActor
 from cluster.matchers import opened
 from cluster.records import GroupRecord, record_of
 from configs.schema import Recipe
@@ -18,7 +19,7 @@ from rollout.rollout_file import RolloutWriter
 from rollout.scored import GroupScorer
 
 
-class RewardWorker:
+class RewardWorker(NamedActor):
     """Scores groups and writes them to disk; `score` may be called from several threads."""
 
     def __init__(self, model_dir: str, recipe: Recipe, file: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from cluster.actor_names import next_name
 from cluster.records import GroupRecord
 from cluster.reward_actor import RewardActor
 from cluster.supervisor import Supervisor, Worker
@@ -41,9 +42,10 @@ class RewardService:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        """Since the start: workers replaced, and responses left without a score by the error that was the cause."""
+        """The workers' load, and since the start: workers replaced, and responses without a score by the error."""
         failures = {f"unscored/{cause}": float(number) for cause, number in self._failures.items()}
-        return {"reward_worker_restarts": float(self._supervisor.restarts), **failures}
+        restarts = {"reward_worker_restarts": float(self._supervisor.restarts)}
+        return {**restarts, **failures, **self._supervisor.load("reward")}
 
     async def score(self, encoded: ray.ObjectRef, visit: Visit) -> tuple[GroupRecord, ray.ObjectRef]:
         """The record of the scored group and a reference to it; EngineError where no worker survives it."""
@@ -64,6 +66,7 @@ class RewardService:
         # Each start writes a file of its own: a worker that was given up may still be at its last group.
         name = worker.name if worker.starts == 0 else f"{worker.name}.{worker.starts}"
         options = RewardActor.options(
+            name=next_name(worker.name),
             num_cpus=self._recipe.reward_service.cpus_per_worker,
             max_concurrency=self._at_once if self._recipe.rewards.judge else 1,
         )

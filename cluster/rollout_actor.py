@@ -6,6 +6,7 @@ import time
 
 import ray
 
+from cluster.actor_names import NamedActor
 from cluster.broadcast_sender import Offer, take_offer
 from cluster.cores import keep_on
 from cluster.quiet import quiet
@@ -19,7 +20,7 @@ from rollout.occupancy import Occupancy
 from rollout.worker import Visit, sample_group
 
 
-class RolloutWorker:
+class RolloutWorker(NamedActor):
     """A vLLM engine. Calls run at once on one event loop."""
 
     def __init__(self, name: str) -> None:
@@ -45,6 +46,7 @@ class RolloutWorker:
             setup.limits,
             seed=setup.seed,
             watched=setup.watched,
+            exported_as=self._name if setup.exported else None,
             adapters=setup.adapters,
         )
         self._tokenizer = ChatFormat(setup.model_dir, setup.limits).tokenizer.backend_tokenizer

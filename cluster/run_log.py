@@ -1,4 +1,4 @@
-"""One `log(metrics, step)` behind which the console, a JSONL file and Weights & Biases stand."""
+"""One `log(metrics, step)` behind which the console, a JSONL file, Weights & Biases and Ray's gauges stand."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
+import ray
+
+from cluster.gauges import Gauges, Phase
 from cluster.stopped import Stopped
 from cluster.wandb_service import keep_service
 from configs.schema import Recipe, Wandb, WandbMode
@@ -57,6 +60,7 @@ class RunLog:
         self._lines = 0
         self._stage = stage
         self._wandb = _wandb_run(recipe.wandb, folder, stage, recipe)
+        self._gauges = Gauges(recipe.name, stage) if ray.is_initialized() else None
 
     def log(self, metrics: Metrics, step: int) -> None:
         """Steps are counted from 1. Raises ValueError for a metric that is not finite."""
@@ -74,6 +78,13 @@ class RunLog:
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log({name: value for name, value in metrics.items() if value is not None}, step=step)
+        if self._gauges is not None:
+            self._gauges.line({"step": float(step), **metrics})
+
+    def phase(self, phase: Phase) -> None:
+        """What the job does from now on; only Ray's gauges tell it."""
+        if self._gauges is not None:
+            self._gauges.phase(phase)
 
     def back_to(self, step: int) -> None:
         """Forget the file's lines of later steps, which are taken again, and what follows a line that was cut off."""
@@ -88,6 +99,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._gauges is not None:
+            self._gauges.close()
         if self._wandb is not None:
             # Cancelled is what a job is that is told to stop before its first step.
             self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped | CancelledError) else 1)

@@ -58,6 +58,7 @@ class RolloutWorkers:
             limits,
             recipe.seed,
             watched=recipe.rl.groups_per_worker is GroupsPerWorker.ADAPTIVE,
+            exported=recipe.monitoring.engine_metrics,
             adapters=adapters,
         )
         return await RolloutPool.start(setup, recipe.rl.seconds_per_wait)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import ray
 
+from cluster.actor_names import namespace_of
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
 from cluster.evaluation import model_tokenizer
+from cluster.gauges import Phase
 from cluster.job_checkpoints import JobCheckpoints
 from cluster.learner_actors import RlActor, RlSendingActor, SftActor
 from cluster.learners import LearnerGroup
@@ -103,10 +105,12 @@ async def _sft_steps(
         logger.warning("resumed at step %d", first)
     log.back_to(first)
     for step in range(first, stage.steps):
+        log.phase(Phase.TRAINING)
         reports = await learners.call("train", step)
         done, last, stopping = step + 1, step + 1 == stage.steps, stop.is_set()
         evaluation_loss = None
         if last or done % stage.eval_every_steps == 0:
+            log.phase(Phase.EVALUATING)
             evaluation_loss, *_ = await learners.call("evaluate")
         if last or stopping or evaluation_loss is not None or done % stage.log_every_steps == 0:
             seconds = max(report.seconds for report in reports)
@@ -123,6 +127,7 @@ async def _sft_steps(
                 done,
             )
         if last or stopping or done % stage.checkpoint_every_steps == 0:
+            log.phase(Phase.SAVING)
             await checkpoints.save(done, {}, last=last or stopping)
         if stopping:
             return done
@@ -193,9 +198,10 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
             await learners.call("save_model", str(aside))
 
 
-def connect() -> None:
-    """Join the Ray cluster of RAY_ADDRESS (a submitted job has it), or start one on this machine."""
+def connect(run: str) -> None:
+    """Join the Ray cluster of RAY_ADDRESS (a submitted job has it), or start one on this machine, for a run."""
     ray.init(
+        namespace=namespace_of(run),
         ignore_reinit_error=True,
         log_to_driver=True,
         logging_level=logging.WARNING,

@@ -44,7 +44,16 @@ class StepLog:
         mix = {f"weight/{name}": weight for name, weight in weights.model_dump().items()}
         causes = {f"malformed/{cause}": float(n) for cause, n in malformed_causes(records).items()}
         self._log.log(
-            {**found, **mix, **causes, **self._by_lag.step(records, version), **self.clocks.read(), **others}, step
+            {
+                **found,
+                **mix,
+                **causes,
+                **self._monitor.standing,
+                **self._by_lag.step(records, version),
+                **self.clocks.read(),
+                **others,
+            },
+            step,
         )
 
     def calibration_by_lag(self) -> str:

@@ -13,6 +13,7 @@ from configs.schema import Rewards, RewardWeights
 from rewards.bins import calibration_error, equal_width_bins
 from rewards.decomposition import decompose
 from rewards.mixing import combine
+from rewards.scoring import Floats
 from rewards.suspicion import entropy, sabotage_rate, values_in_use, weighted_mean
 
 COLUMNS = (
@@ -59,6 +60,13 @@ def batch_metrics(
     }
 
 
+def totals(samples: Sequence[SampleRecord], weights: RewardWeights, rewards: Rewards) -> Floats:
+    """[N] what each scored sample is worth; of one sample at least."""
+    parts = {name: np.array([sample.parts[name] for sample in samples]) for name in samples[0].parts}
+    well_formed = np.array([sample.malformed is None for sample in samples])
+    return combine(parts, well_formed, weights, rewards.credit).total
+
+
 def malformed_causes(records: Sequence[GroupRecord]) -> Counter[str]:
     """Malformed responses by cause."""
     return Counter(s.malformed for record in records for s in record.scored if s.malformed is not None)
@@ -69,12 +77,10 @@ def _reward_metrics(
 ) -> dict[str, float | None]:
     if not samples:
         return {"reward": None}
-    parts = {name: np.array([sample.parts[name] for sample in samples]) for name in samples[0].parts}
-    well_formed = np.array([sample.malformed is None for sample in samples])
-    total = combine(parts, well_formed, weights, rewards.credit).total
+    parts = {name: float(np.mean([sample.parts[name] for sample in samples])) for name in samples[0].parts}
     return {
-        "reward": float(total.mean()),
-        **{f"part/{name}": float(part.mean()) for name, part in parts.items()},
+        "reward": float(totals(samples, weights, rewards).mean()),
+        **{f"part/{name}": part for name, part in parts.items()},
     }
 
 

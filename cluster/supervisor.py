@@ -79,6 +79,14 @@ class Supervisor:
         """Those that are not being replaced."""
         return [worker for worker in self.workers if worker.live]
 
+    def load(self, service: str) -> dict[str, float]:
+        """What the log tells of the work: what waits for a place, and who has how much and was started how often."""
+        return {
+            f"queue/{service}": float(sum(not turn.done() for turn in self._waiting)),
+            **{f"worker/{worker.name}/groups": float(worker.busy) for worker in self.workers},
+            **{f"worker/{worker.name}/starts": float(worker.starts) for worker in self.workers},
+        }
+
     async def do(self, work: Callable[[Worker], Awaitable[Result]], what: str) -> Result:
         """What the worker with most room made of `work`; another one does it where that is lost or fails.
 

@@ -60,6 +60,7 @@ __all__ = [
     "LossMean",
     "MalformedParts",
     "Model",
+    "Monitoring",
     "Optimizer",
     "Precision",
     "Preset",
@@ -261,6 +262,15 @@ class Wandb(Section):
     """Project of the runs."""
 
 
+class Monitoring(Section):
+    """What a job shows of itself beside its log."""
+
+    groups_shown: NonNegativeInt = 1
+    """Groups of each of stage 3's steps that learner-0 writes a line of."""
+    engine_metrics: bool = True
+    """Export vLLM's own metrics of each rollout worker to Ray. Costs about 15 microseconds of a core for a token."""
+
+
 class Recipe(Section):
     """A whole pipeline."""
 
@@ -284,6 +294,7 @@ class Recipe(Section):
     transfer: Transfer = Transfer()
     evaluation: Evaluation = Evaluation()
     wandb: Wandb = Wandb()
+    monitoring: Monitoring = Monitoring()
 
     @property
     def adapters_alone(self) -> Lora | None:

@@ -17,4 +17,5 @@ class EngineSetup:
     limits: ImageLimits
     seed: int = 0
     watched: bool = False  # it says how full it is, which adaptive limits need and which costs it time
+    exported: bool = False  # vLLM's own metrics are, through Ray
     adapters: Lora | None = None  # which name their targets: updates bring them alone

@@ -42,7 +42,7 @@ from rollout.staging import staged
 from rollout.vllm_adapters import adapter_request, staged_adapter
 from rollout.vllm_output import engine_output
 from rollout.vllm_settings import engine_arguments, engine_environment
-from rollout.vllm_stats import stats_for
+from rollout.vllm_stats import stats_for, stats_for_ray
 
 _SECONDS_TO_CLOSE = 1.0  # then the engine's process is killed: it has nothing to save
 _RETRYABLE = "error"  # such as a processed picture that the engine's cache has lost: the next request carries it
@@ -86,10 +86,12 @@ class VllmEngine:
         seed: int = 0,
         version: int = 0,
         watched: bool = False,
+        exported_as: str | None = None,
         adapters: Lora | None = None,
     ) -> VllmEngine:
         """Load the Hugging Face model in `model_dir` as weight version `version`; watched, it tells all of `occupancy`.
 
+        With `exported_as` vLLM's own metrics go to Ray, which must be running, under this name of a model.
         With `adapters` these weights stay, and updates bring adapters of that kind, named as in peft's files.
         Takes seconds to minutes, during which the event loop stands still. The engine runs in a
         process started by `spawn`: a script that calls this needs an `if __name__ == "__main__"` guard.
@@ -98,8 +100,10 @@ class VllmEngine:
         logging.getLogger("vllm").setLevel(logging.ERROR)
         meter = OccupancyMeter()
         arguments = engine_arguments(model_dir, settings, chat, seed, adapters)
+        arguments.served_model_name = exported_as
+        told = [*([stats_for(meter)] if watched else []), *([stats_for_ray()] if exported_as is not None else [])]
         with engine_environment(settings):
-            llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[stats_for(meter)] if watched else None)
+            llm = AsyncLLM.from_engine_args(arguments, stat_loggers=told)
         await llm.collective_rpc("end_with", args=(os.getpid(),))
         if adapters is not None:
             await llm.collective_rpc("begin_without_adapters", args=(version, adapters.rank))

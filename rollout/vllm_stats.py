@@ -1,4 +1,4 @@
-"""vLLM's own numbers of each of its steps, for an `OccupancyMeter`."""
+"""vLLM's own numbers of each of its steps, for an `OccupancyMeter` and for Ray's gauges."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def stats_for(meter: OccupancyMeter) -> Any:
         return _Teller(meter)
 
     return make
+
+
+def stats_for_ray() -> Any:
+    """The same, of all that vLLM would tell Prometheus itself. Ray must be running, and have Ray Serve's libraries."""
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger  # here: it imports Ray Serve
+
+    return RayPrometheusStatLogger
 
 
 class _Teller(StatLoggerBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
@@ -11,10 +12,16 @@ from cluster.stages import connect
 
 
 @pytest.fixture(scope="module")
-def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def ray_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cluster has its files."""
+    return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture(scope="module")
+def own_ray(ray_folder: Path) -> Iterator[None]:
     """A cluster of this machine's, in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
-        connect()
+        patch.setenv("RAY_TMPDIR", str(ray_folder))
+        connect("test")
         yield
         ray.shutdown()

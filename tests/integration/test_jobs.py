@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,18 @@ def test_the_saved_groups_hold_what_was_trained_on(finished: tuple[Recipe, str])
     assert sorted(group.group_id for group in groups) == list(range(recipe.rl.steps * recipe.rl.prompts_per_step))
     assert np.mean(formats) == pytest.approx(np.mean([line["part/format"] for line in lines]))
     assert np.mean(formats) > 0  # a model that never gets the form right would leave the rest untested
+
+
+def test_learner_0_writes_a_line_of_a_group_of_every_step(finished: tuple[Recipe, str], ray_folder: Path) -> None:
+    recipe, _ = finished
+    prompts = {prompt.prompt_id for prompt in read_file(recipe, recipe.data.stage3)}
+    logs = ray_folder.glob("ray/session_2*/logs/worker-*.out")
+
+    written = [re.match(r"step (\d+), (.+) \(.+\): .+ = [+-]\d", line) for log in logs for line in log.open()]
+
+    lines = [found.groups() for found in written if found is not None]
+    assert {int(step) for step, _ in lines} == set(range(1, recipe.rl.steps + 1))
+    assert {prompt_id for _, prompt_id in lines} <= prompts
 
 
 def test_the_last_model_is_an_ordinary_directory_and_has_moved(finished: tuple[Recipe, str]) -> None:

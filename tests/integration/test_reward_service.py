@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.util.state import list_actors
+from ray.util.state.common import ActorState
 from transformers import PreTrainedTokenizerFast
 
 from cluster.records import GroupRecord
@@ -22,6 +24,7 @@ from tests.unit.test_scored import PROMPT, group, saying, tokenizer
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 GROUPS = 12
+PATIENT = "rewards.correctness=tests.unit.user_scorers:Patient"
 
 pytestmark = pytest.mark.integration
 
@@ -51,14 +54,14 @@ async def scored(service: RewardService) -> list[GroupRecord]:
 
 
 def test_a_reward_worker_that_is_killed_costs_no_group(own_ray: None, model: str, tmp_path: Path) -> None:
-    recipe = recipe_with("rewards.correctness=tests.unit.user_scorers:Patient")
+    recipe = recipe_with(PATIENT)
 
     async def job() -> list[GroupRecord]:
         service = RewardService(recipe, model, tmp_path / "rollouts")
         try:
             await service.start()
             records = await scored(service)
-            assert service.counts == {"reward_worker_restarts": 1.0}
+            assert service.counts["reward_worker_restarts"] == 1.0
         finally:
             await service.close()
         return records
@@ -70,6 +73,35 @@ def test_a_reward_worker_that_is_killed_costs_no_group(own_ray: None, model: str
     assert [record.group_id for record in records] == list(range(GROUPS))
     assert {sample.correct for record in records for sample in record.samples} == {1.0}
     assert written == set(range(GROUPS))
+
+
+def living() -> dict[str, ActorState]:
+    """The cluster's actors by name."""
+    return {actor.name: actor for actor in list_actors(filters=[("state", "=", "ALIVE")], detail=True)}
+
+
+def test_a_worker_and_its_successor_have_names_of_their_own_in_rays_lists_and_logs(
+    own_ray: None, model: str, tmp_path: Path
+) -> None:
+    async def job() -> list[dict[str, ActorState]]:
+        service = RewardService(recipe_with(PATIENT), model, tmp_path / "rollouts")
+        await service.start()
+        before = living()
+        await scored(service)
+        while len(service._supervisor.live) < 2:
+            await asyncio.sleep(0.1)
+        after = living()
+        await service.close()
+        return [before, after]
+
+    before, after = asyncio.run(job())
+
+    replaced, successor = before.keys() - after.keys(), after.keys() - before.keys()
+    assert {name.split(".")[0] for name in before} == {"reward-0", "reward-1"}
+    assert {name.split(".")[0] for name in replaced | successor} == {"reward-0"}
+    for name, actor in {**before, **after}.items():
+        assert actor.repr_name == name  # what its lines in the log begin with
+        assert actor.ray_namespace.startswith("test-")
 
 
 def test_a_scorer_that_cannot_be_made_is_named_by_the_start(own_ray: None, model: str, tmp_path: Path) -> None:

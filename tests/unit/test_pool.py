@@ -117,14 +117,14 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.actors: list[FakeActor] = []
-        self.resources: list[dict[str, float]] = []
+        self.resources: list[dict[str, object]] = []
         self.failures: dict[int, dict[str, Exception]] = {}  # by number of the actor
         self.seconds_to_start = 10.0
         self.seconds_to_load = 1.0
         self.checksum = "good"
         self.cancelled: list[Any] = []  # what `generate` gave to wait for
 
-    def options(self, **resources: float) -> SimpleNamespace:
+    def options(self, **resources: object) -> SimpleNamespace:
         self.resources.append(resources)
         return SimpleNamespace(remote=self._new)
 
@@ -179,7 +179,7 @@ def test_a_visit_that_nobody_waits_for_is_cancelled_at_its_worker_and_takes_up_n
 def test_a_worker_asks_for_the_gpus_of_the_recipe(fake: FakeCluster) -> None:
     virtual_time.run(started(1, tensor_parallel=4, gpus_per_worker=4, cpus_per_worker=2))
 
-    assert fake.resources == [{"num_cpus": 2, "num_gpus": 4}]
+    assert [(given["num_cpus"], given["num_gpus"]) for given in fake.resources] == [(2, 4)]
 
 
 def test_a_visit_begins_once_and_not_before_a_worker_has_room(fake: FakeCluster) -> None:
@@ -196,7 +196,7 @@ def test_a_visit_begins_once_and_not_before_a_worker_has_room(fake: FakeCluster)
             return lambda: began.append((number, clock() - since))
 
         await asyncio.gather(*(pool.generate(visit(n), SAMPLING, begins(n)) for n in range(3)))
-        assert pool.metrics == {"worker_restarts": 0.0}
+        assert pool.metrics["worker_restarts"] == 0.0
         keeping.cancel()
 
     virtual_time.run(job())
@@ -218,6 +218,9 @@ def test_engines_are_asked_how_full_they_are_where_the_limit_is_to_be_found(fake
         await asyncio.sleep(0.2)
         assert pool.metrics == {
             "worker_restarts": 0.0,
+            "queue/rollout": 0.0,
+            "worker/rollout-0/groups": 12.0,
+            "worker/rollout-0/starts": 1.0,
             "engine/groups_at_most": 13.0,  # ten of its places are free
             "engine/groups": 12.0,  # eight are done since
             "engine/waiting": 0.0,

@@ -180,7 +180,8 @@ def test_a_worker_that_dies_is_replaced_once_and_none_of_its_groups_is_lost(fake
     service = virtual_time.run(job())
 
     assert sorted(number for actor in fake.actors for number in actor.groups) == list(range(4))
-    assert service.counts == {"reward_worker_restarts": 1.0}
+    assert service.counts["reward_worker_restarts"] == 1.0
+    assert [service.counts[f"worker/reward-{n}/starts"] for n in (0, 1)] == [2.0, 1.0]
     assert [actor.file for actor in fake.actors] == ["reward-0.rollouts", "reward-1.rollouts", "reward-0.1.rollouts"]
 
 
@@ -265,6 +266,9 @@ def test_responses_without_a_score_are_counted_by_their_cause(fake: FakeCluster,
 
     assert virtual_time.run(job()).counts == {
         "reward_worker_restarts": 0.0,
+        "queue/reward": 0.0,
+        "worker/reward-0/groups": 0.0,
+        "worker/reward-0/starts": 1.0,
         "unscored/ScorerError": 4.0,
         "unscored/JudgeError": 2.0,
     }

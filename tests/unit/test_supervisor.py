@@ -39,6 +39,22 @@ def test_places_go_to_those_who_have_waited_longest() -> None:
     assert done == [*range(6), *range(10, 16)]
 
 
+def test_the_load_is_what_each_has_and_what_waits_but_not_for_those_who_gave_up() -> None:
+    async def job() -> dict[str, float]:
+        supervisor = await one_worker(at_once=2)
+
+        async def work(_: Worker) -> None:
+            await asyncio.sleep(1.0)
+
+        pieces = [asyncio.create_task(supervisor.do(work, "a piece")) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        pieces[3].cancel()
+        await asyncio.sleep(0.0)
+        return supervisor.load("w")
+
+    assert virtual_time.run(job()) == {"queue/w": 2.0, "worker/w/groups": 2.0, "worker/w/starts": 1.0}
+
+
 def test_whoever_is_cancelled_before_or_with_a_place_in_hand_keeps_none() -> None:
     async def job() -> list[int]:
         supervisor = await one_worker(at_once=1)

@@ -1,0 +1,218 @@
+"""A log's numbers on their way through Ray's metrics port into a real Prometheus, with our dashboard and alerts.
+
+Needs the binaries `prometheus` and `promtool`, which Debian's package `prometheus` brings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import ray
+import urllib3
+import yaml
+
+from cluster.gauge_names import DESCRIPTIONS
+from cluster.gauges import Phase
+from cluster.rollout_actor import RolloutActor
+from cluster.run_log import RunLog
+from cluster.step_metrics import COLUMNS
+from configs.load import load_recipe
+from configs.schema import Engine, Precision
+from rollout.chat import ImageLimits
+from rollout.codec import decode_group
+from rollout.engine import SamplingSettings
+from rollout.engine_setup import EngineSetup
+from rollout.prompts import Message, Prompt
+from rollout.worker import Visit
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "cluster" / "deploy"
+DEMO = ROOT / "configs" / "emoji" / "demo.yaml"
+SECONDS = 60.0  # for what takes a few: exports and scrapes are every second here
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        shutil.which("prometheus") is None or shutil.which("promtool") is None,
+        reason="no prometheus and promtool in PATH (Debian: apt-get install prometheus)",
+    ),
+]
+
+T = TypeVar("T")
+
+
+def soon(look: Callable[[], T]) -> T:
+    """What `look` finds, as soon as it is anything."""
+    until = time.monotonic() + SECONDS
+    while not (found := look()):
+        assert time.monotonic() < until, f"nothing in {SECONDS:.0f} s"
+        time.sleep(0.5)
+    return found
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A running server."""
+
+    url: str
+
+    def ask(self, path: str, **fields: str) -> Any:
+        """What an API answers; a query that is wrong fails here."""
+        answer = urllib3.request("GET", f"{self.url}/api/v1/{path}", fields=fields, timeout=10.0).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def values(self, expression: str) -> list[float]:
+        """The value of each series of an expression now."""
+        return [float(series["value"][1]) for series in self.ask("query", query=expression)["result"]]
+
+
+@pytest.fixture(scope="module")
+def every_second() -> Iterator[None]:
+    """Ray exports as often as it can."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        yield
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    every_second: None, own_ray: None, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that finds Ray's nodes as docs/monitoring.md says, and has our alerts."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(DEPLOY / "alerts.yml")],
+        "scrape_configs": [
+            {
+                "job_name": "ray",
+                "file_sd_configs": [
+                    {
+                        "files": [str(ray_folder / "ray" / "prom_metrics_service_discovery.json")],
+                        "refresh_interval": "1s",
+                    }
+                ],
+            }
+        ],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    options = {"config.file": folder / "prometheus.yml", "storage.tsdb.path": folder, "web.listen-address": address}
+    with (folder / "output").open("wb") as output:
+        server = subprocess.Popen(
+            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stdout=output, stderr=output
+        )
+    try:
+        yield Prometheus(f"http://{address}")
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def everything(value: float) -> dict[str, float]:
+    """Each metric that is exported, with an example of what its name leaves open."""
+    return {re.sub(r"{\w+}", "example", pattern): value for pattern in DESCRIPTIONS if pattern != "step"}
+
+
+@pytest.fixture(scope="module")
+def logged(prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLog]:
+    """A log of some steps, the newest of which Prometheus has."""
+    with RunLog(tmp_path_factory.mktemp("run"), "stage3", COLUMNS, load_recipe(DEMO, [])) as log:
+        log.phase(Phase.TRAINING)
+        for step in (1, 2, 3):
+            log.log({**everything(step / 10), "warning/collapse": 1.0}, step)
+        soon(lambda: _up(prometheus) and prometheus.values("ray_caliber_step") == [3.0])
+        yield log
+
+
+def _up(prometheus: Prometheus) -> bool:
+    try:
+        return urllib3.request("GET", f"{prometheus.url}/-/ready", timeout=10.0, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def dashboard() -> list[str]:
+    """The dashboard's queries, its variables at "All"."""
+    board = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+    found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    return [re.sub(r"\$(run|stage)", ".*", expression) for expression in found]
+
+
+def test_every_query_of_the_dashboard_has_data(prometheus: Prometheus, logged: RunLog) -> None:
+    without = [query for query in dashboard() if not (found := prometheus.values(query)) or any(map(math.isnan, found))]
+
+    assert without == []
+
+
+def test_the_dashboard_can_list_runs_and_stages(prometheus: Prometheus, logged: RunLog) -> None:
+    assert prometheus.ask("label/run/values") == ["emoji"]
+    assert prometheus.ask("label/stage/values") == ["stage3"]
+
+
+def test_gauges_stay_between_two_steps(prometheus: Prometheus, logged: RunLog) -> None:
+    time.sleep(10.0)  # several times what Ray keeps a gauge for that nobody sets
+
+    assert prometheus.values("count_over_time(ray_caliber_reward[8s]) >= 6") != []
+
+
+def test_alerts_are_loaded_and_told_of_what_is_wrong(prometheus: Prometheus, logged: RunLog) -> None:
+    def rules() -> dict[str, Any]:
+        (group,) = prometheus.ask("rules")["groups"]
+        return {rule["name"]: rule for rule in group["rules"]}
+
+    soon(lambda: rules()["CaliberCollapse"]["state"] == "firing")
+
+    assert {rule["health"] for rule in rules().values()} == {"ok"}
+    (alert,) = rules()["CaliberCollapse"]["alerts"]
+    assert alert["annotations"]["summary"] == "emoji, stage3: one confidence for all answers"
+    assert rules()["CaliberSabotage"]["state"] == "inactive"
+
+
+def test_a_stage_that_has_ended_is_undefined_beside_one_that_runs(
+    prometheus: Prometheus, logged: RunLog, tmp_path: Path
+) -> None:
+    with RunLog(tmp_path, "stage1", COLUMNS, load_recipe(DEMO, [])) as log:
+        log.log({"loss": 0.25}, 1)
+        soon(lambda: prometheus.values('ray_caliber_loss{stage="stage1"}') == [0.25])
+
+    soon(lambda: all(map(math.isnan, prometheus.values('ray_caliber_loss{stage="stage1"}'))))
+    assert prometheus.values('ray_caliber_loss{stage="stage3"}') == [pytest.approx(0.3)]
+
+
+def test_vllms_own_metrics_come_under_each_workers_name(prometheus: Prometheus, tiny_model: Path) -> None:
+    settings = Engine(precision=Precision.FP32, threads_per_worker=1, kv_cache_gib=0.25, tokens_per_sequence=256)
+    visit = Visit(0, Prompt("p", "t", (Message("user", "?"),)), None, 2, time.time())
+    worker = RolloutActor.options(num_cpus=0).remote("rollout-7")
+
+    ray.get(worker.start.remote(EngineSetup(str(tiny_model), settings, ImageLimits(), exported=True)))
+    _, group = worker.generate.options(num_returns=2).remote(visit, SamplingSettings(1.0, 8))
+
+    tokens = sum(len(trajectory.sample.tokens) for trajectory in decode_group(ray.get(group)).trajectories)
+    counted = 'ray_vllm_generation_tokens_total{model_name="rollout-7"}'
+    soon(lambda: sum(prometheus.values(counted)) > tokens)  # some have warmed the engine up
+    ray.get(worker.close.remote())
+    ray.kill(worker)
+
+
+def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(tmp_path: Path) -> None:
+    trial = (Path(__file__).parent / "alerts_test.yml").read_text(encoding="utf-8")
+    (tmp_path / "trial.yml").write_text(trial.replace("PUT_IN_BY_THE_TEST", str(DEPLOY / "alerts.yml")))
+
+    for command, file in (("check", DEPLOY / "alerts.yml"), ("test", tmp_path / "trial.yml")):
+        done = subprocess.run(["promtool", command, "rules", str(file)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
