@@ -77,7 +77,9 @@ def test_a_reward_worker_that_is_killed_costs_no_group(own_ray: None, model: str
 
 def living() -> dict[str, ActorState]:
     """The cluster's actors by name."""
-    return {actor.name: actor for actor in list_actors(filters=[("state", "=", "ALIVE")], detail=True)}
+    address = ray.get_runtime_context().gcs_address  # the machine may have other clusters
+    found = list_actors(address=address, filters=[("state", "=", "ALIVE")], detail=True)
+    return {actor.name: actor for actor in found}
 
 
 def test_a_worker_and_its_successor_have_names_of_their_own_in_rays_lists_and_logs(
