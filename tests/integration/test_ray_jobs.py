@@ -114,13 +114,14 @@ def test_a_job_that_is_stopped_ends_with_a_checkpoint_and_the_next_one_goes_on_f
     running = cluster.run("cluster", "status", str(tmp_path / "run")).stdout
     cluster.ray_job("stop", "first")
 
-    checkpoint = CheckpointFolder(stage.checkpoints).latest()
+    checkpoints = CheckpointFolder(stage.checkpoints, kept=2)
+    newest, *others = map(checkpoints.read, checkpoints.newest_first())
     log = cluster.ray_job("logs", "first")
     assert "running: training stage 1" in running
     assert "first: running" in running
-    assert checkpoint is not None
-    assert 0 < checkpoint.step < STEPS
-    assert f"stage 1 stopped after step {checkpoint.step} of {STEPS}; the same command goes on from there" in log
+    assert others == []
+    assert 0 < newest.step < STEPS
+    assert f"stage 1 stopped after step {newest.step} of {STEPS}; the same command goes on from there" in log
     assert "Traceback" not in log  # of wandb's service, say, which Ray sends the signal to as well
     assert not stage.model.exists()
 

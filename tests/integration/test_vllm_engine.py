@@ -182,13 +182,15 @@ def test_weights_change_while_requests_run(
     engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt], tiny_model: Path
 ) -> None:
     model = model_with(tiny_model, seed=10)
-    settings = SamplingSettings(1.0, 200)
+    lengths = [20 + 8 * number for number in range(len(prompts))]  # when the first is done, the others are on their way
 
     async def update_in_flight() -> tuple[str, list[EngineOutput], list[EngineOutput]]:
-        running = asyncio.gather(*(engine.generate(prompt, settings) for prompt in prompts))
-        await asyncio.sleep(0.7)
+        asked = zip(prompts, lengths, strict=True)
+        running = [asyncio.create_task(engine.generate(one, SamplingSettings(1.0, length))) for one, length in asked]
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         received = await engine.update_weights(10, weights_of(model))
-        return received, list(await running), await sample(engine, prompts[:4], SamplingSettings(1.0, 24))
+        after = await sample(engine, prompts[:4], SamplingSettings(1.0, 24))
+        return received, list(await asyncio.gather(*running)), after
 
     received, running, after = run(update_in_flight())
 
@@ -255,7 +257,8 @@ def test_a_watched_engine_tells_of_its_requests_its_queue_and_its_cache(engine: 
         engine.occupancy()
         settings = SamplingSettings(1.0, 200)
         running = [asyncio.create_task(engine.generate(TEXT_PROMPT, settings)) for _ in range(100)]
-        seen = []
+        await asyncio.sleep(0)  # all of them begin
+        seen = [engine.occupancy()]
         while not all(request.done() for request in running):
             await asyncio.sleep(0.05)
             seen.append(engine.occupancy())
