@@ -214,6 +214,8 @@ def _pipeline(options: argparse.Namespace) -> int:
         return submit_all(options)
     from cluster.pipeline import run_one_stage, run_pipeline
 
+    if options.fresh and options.stage not in (None, 3):
+        raise ValueError(f"--fresh starts stage 3 anew, and --stage {options.stage} does not come to it: leave one out")
     recipe = rl_recipe(options)
     if options.stage is not None:
         return run_one_stage(recipe, options.stage, evaluated=True)

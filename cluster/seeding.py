@@ -1,12 +1,12 @@
 """Confidences for stage 2, from how sure the stage-1 model is of its own answers.
 
 Seeds must carry information, or reinforcement learning collapses to one constant; and spread over the
-whole range, or it never finds the low ones. So for each prompt the model answers many times, some of
-its responses become rows, each stating the share of those that gave its answer or the probability it was
-sampled with, and a few rows state a
-confidence drawn from the whole range. The rows are drawn as the responses fell: were each different
-answer to get as many, stage 2 would unlearn how often to give it. And no more noise than that: what
-stage 2 cannot predict it does not learn. Annotators are not asked: calibration is for stage 3 to learn.
+whole range, or it never finds the low ones. So for each prompt the model answers a few times or many, some of
+its responses become rows, each stating the share of those that gave its answer or the probability that
+this one was sampled with, and a few rows state a confidence drawn from the whole range. The rows are
+drawn as the responses fell: were each different answer to get as many, stage 2 would unlearn how often
+to give it. And no more noise than that: what stage 2 cannot predict it does not learn. Annotators are
+asked only where a recipe says so (`annotators`): calibration is for stage 3 to learn.
 """
 
 from __future__ import annotations

@@ -289,6 +289,16 @@ def test_fresh_starts_stage_3_anew_and_with_force_sets_aside_what_there_is(
     assert sorted(path.name for path in Path("out").iterdir() if path.is_dir()) == ["stage2", "stage3.1"]
 
 
+def test_fresh_is_refused_with_a_stage_that_it_does_not_start(run: Run) -> None:
+    Path("out", "stage3", "checkpoints", "step-000009").mkdir(parents=True)
+
+    told = run("pipeline", DEMO, "output=out", "--stage", "2", "--fresh", "--force")
+
+    assert told.code == 2
+    assert told.err.startswith("caliber pipeline: --fresh starts stage 3 anew, and --stage 2 does not come to it")
+    assert [path.name for path in Path("out").iterdir()] == ["stage3"]
+
+
 # Check
 
 
