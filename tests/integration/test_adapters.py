@@ -96,20 +96,24 @@ def test_requests_in_flight_go_on_under_the_new_adapters_and_their_spans_say_so(
 ) -> None:
     weights = sent(adapted(model_with(tiny_model), LORA, seed=1))
     base = by_transformers(tiny_model, None)
+    prompts = [picture, TEXT_PROMPT] * 4
 
     async def update_in_flight() -> tuple[str, list[EngineOutput]]:
         await engine.generate(picture, SamplingSettings(1.0, 4))  # the picture is read: the next ones start at once
-        running = asyncio.ensure_future(sample(engine, [picture, TEXT_PROMPT] * 4, SamplingSettings(1.0, 150)))
-        await asyncio.sleep(0.5)
+        running = [
+            asyncio.create_task(engine.generate(prompt, SamplingSettings(1.0, length)))
+            for prompt, length in zip(prompts, range(20, 180, 20), strict=True)
+        ]
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)  # the others are on their way
         received = await engine.update_weights(1, weights)
-        return received, await running
+        return received, list(await asyncio.gather(*running))
 
     received, outputs = run(update_in_flight())
 
     assert received == checksum(weights)
     crossing = [output for output in outputs if len(output.version_spans) == 2]
     assert crossing
-    for prompt, output in zip([picture, TEXT_PROMPT] * 4, outputs, strict=True):
+    for prompt, output in zip(prompts, outputs, strict=True):
         if output in crossing:
             first, second = output.version_spans
             assert (first, second) == (VersionSpan(0, 0, first.end), VersionSpan(1, first.end, len(output.tokens)))
