@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cluster.fit import Fit, fit, in_words
 from cluster.gguf_file import gguf_file
 from cluster.matchers import opened
+from configs.bundles import Bundle, asked_by
 from configs.derive import Derived, ModelSize, derive, problems
 from configs.fields import describe
 from configs.schema import Precision, Recipe, Through
@@ -40,6 +42,25 @@ def describe_recipe(recipe: Recipe) -> str:
             *(f"PROBLEM  {p}" for p in [*problems(recipe), *_matcher_problems(recipe)]),
         ]
     )
+
+
+def describe_fit(recipe: Recipe, nodes: Sequence[Bundle]) -> str:
+    """Whether a cluster of these nodes has room for stage 3, were nobody else there."""
+    found = fit(asked_by(recipe), nodes)
+    return "\n".join([f"cluster  {in_words(nodes)}", *(_missing(found) or _placed_on(found))])
+
+
+def _missing(found: Fit) -> list[str]:
+    return [
+        f"PROBLEM  the cluster has no room for {f'{number} of ' if asked.count > 1 else ''}{asked}: "
+        f"add nodes, or lower {asked.settings}"
+        for asked, number in found.missing
+    ]
+
+
+def _placed_on(found: Fit) -> list[str]:
+    told = ", ".join(f"{asked.who} on {len(on)}" for asked, on in found.placed)
+    return [f"         has room for stage 3, if other jobs leave it: {told} of its nodes"]
 
 
 def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:

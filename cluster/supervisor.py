@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import ObjectLostError, RayActorError
 
+from cluster.room import Room
+from cluster.turns import NoWorkers, Turns, Worker
 from cluster.waiting import WaitedTooLong, together, within
 from rollout.engine import EngineDied, EngineError
+
+__all__ = ["ATTEMPTS", "NoWorkers", "Supervisor", "Worker"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,23 +29,6 @@ ATTEMPTS = 3  # times work is given to a worker, and a worker is started, before
 _LOST = (RayActorError, EngineDied, WaitedTooLong)
 
 Result = TypeVar("Result")
-
-
-class NoWorkers(RuntimeError):
-    """A worker cannot be started."""
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A place for an actor, and the actor that holds it now."""
-
-    index: int
-    name: str
-    actor: Any = None  # a Ray actor handle
-    starts: int = 0
-    busy: int = 0  # pieces of work under way
-    at_once: float = math.inf  # of them, at most
-    live: bool = False
 
 
 class Supervisor:
@@ -56,22 +41,29 @@ class Supervisor:
         ready: Callable[[Worker], Awaitable[None]],
         at_once: float = math.inf,
         kill: Callable[[Any], None] | None = None,
+        room: Callable[[Worker], Room] | None = None,
+        seconds_for_room: float | None = None,
     ) -> None:
         """`at_once` pieces of work are given to a worker; more wait here, where their time does not count.
 
-        `kill` ends an actor at once; its process is ended where nothing else is given.
+        `kill` ends an actor at once; its process is ended where nothing else is given. `room` asks for a worker's, in
+        which its actors are made, and is waited for so long; without it they are made without waiting for any.
         """
         self.workers = [Worker(index, name, at_once=at_once) for index, name in enumerate(names)]
         self.restarts = 0
         self._make = make
         self._ready = ready
         self._kill = kill or ray.kill
-        self._waiting: deque[asyncio.Future[Worker]] = deque()  # for a place at a worker, in the order they asked
+        self._room = room
+        self._seconds_for_room = seconds_for_room
+        self._turns = Turns(self.workers)
         self._replacements: set[asyncio.Task[None]] = set()
-        self._fatal: BaseException | None = None
 
     async def start(self) -> None:
-        """Start all workers, at once. Raises NoWorkers, or what `ready` said that another attempt would not mend."""
+        """Start all workers, at once.
+
+        Raises NoRoom, NoWorkers, or what `ready` said that another attempt would not mend.
+        """
         await together(*map(self._bring_up, self.workers))
 
     @property
@@ -82,7 +74,7 @@ class Supervisor:
     def load(self, service: str) -> dict[str, float]:
         """What the log tells of the work: what waits for a place, and who has how much and was started how often."""
         return {
-            f"queue/{service}": float(sum(not turn.done() for turn in self._waiting)),
+            f"queue/{service}": float(self._turns.waiting),
             **{f"worker/{worker.name}/groups": float(worker.busy) for worker in self.workers},
             **{f"worker/{worker.name}/starts": float(worker.starts) for worker in self.workers},
         }
@@ -94,7 +86,7 @@ class Supervisor:
         once what else the work raises.
         """
         for attempt in range(1, ATTEMPTS + 1):
-            worker = await self._with_room()
+            worker = await self._turns.place()
             actor = worker.actor
             try:
                 return await work(worker)
@@ -103,7 +95,7 @@ class Supervisor:
             except EngineError as error:
                 logger.warning("%s, %s, attempt %d: %s", worker.name, what, attempt, error)
             finally:
-                self._give_back(worker)
+                self._turns.give_back(worker)
         raise EngineError(f"{what}: {ATTEMPTS} attempts failed, the workers' logs say why")
 
     async def each(self, work: Callable[[Worker], Awaitable[None]]) -> None:
@@ -121,7 +113,7 @@ class Supervisor:
     def limit(self, worker: Worker, at_once: float) -> None:
         """Give a worker no more than so many pieces of work at once from now on; what it has it keeps."""
         worker.at_once = at_once
-        self._serve()
+        self._turns.serve()
 
     def lost(self, worker: Worker, actor: Any, error: BaseException) -> None:
         """Replace a worker, once however many report the death of this actor of its."""
@@ -150,52 +142,20 @@ class Supervisor:
                 logger.warning("%s did not close by itself: %s", worker.name, error)
         if worker.actor is not None:
             self._kill(worker.actor)
-
-    async def _with_room(self) -> Worker:
-        """A worker with room, in which a place is taken; to be given back."""
-        turn: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        self._serve()
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # cancelled with the place in its hand
-                self._give_back(turn.result())
-            raise
-
-    def _give_back(self, worker: Worker) -> None:
-        worker.busy -= 1
-        self._serve()
-
-    def _serve(self) -> None:
-        """Hand the places there are to those who have waited longest. No one else is woken: hundreds may wait."""
-        while self._waiting:
-            if self._waiting[0].done():  # cancelled
-                self._waiting.popleft()
-                continue
-            if self._fatal is not None:
-                failure = NoWorkers("a worker could not be replaced")
-                failure.__cause__ = self._fatal
-                self._waiting.popleft().set_exception(failure)
-                continue
-            with_room = [worker for worker in self.live if worker.busy < worker.at_once]
-            if not with_room:
-                return
-            worker = min(with_room, key=lambda worker: (worker.busy - worker.at_once, worker.busy))
-            worker.busy += 1
-            self._waiting.popleft().set_result(worker)
+        if worker.room is not None:
+            worker.room.remove()
 
     async def _replace(self, worker: Worker) -> None:
         try:
             await self._bring_up(worker)
         except Exception as error:
             logger.exception("%s cannot be replaced", worker.name)
-            self._fatal = error  # whoever waits for a worker raises it
-            self._serve()
+            self._turns.fail(error)  # whoever waits for a worker raises it
 
     async def _bring_up(self, worker: Worker) -> None:
         cause: BaseException | None = None
         for _ in range(ATTEMPTS):
+            await self._place(worker)
             worker.actor = self._make(worker)
             worker.starts += 1
             try:
@@ -206,6 +166,11 @@ class Supervisor:
                 cause = error
             else:
                 worker.live = True  # with no await since `ready` ended: what it saw last still holds
-                self._serve()
+                self._turns.serve()
                 return
         raise NoWorkers(f"{worker.name} could not be started in {ATTEMPTS} attempts") from cause
+
+    async def _place(self, worker: Worker) -> None:
+        if self._room is not None:
+            worker.room = worker.room or self._room(worker)
+            await worker.room.held(asyncio.timeout(self._seconds_for_room))

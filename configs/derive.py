@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
+from configs.bundles import asked_by
 from configs.memory import Memory, ModelSize, estimate_memory, kv_bytes_per_token, parameter_count
 from configs.placement import core_problems
 from configs.reward_settings import LONGEST_PAUSE
@@ -66,8 +67,8 @@ def derive(recipe: Recipe, size: ModelSize | None = None) -> Derived:
         queued_per_worker_at_most=max(0, sequences - engine.sequences_at_once),
         stage1_rows_per_rank=ceil(recipe.stage1.rows_per_step / learner.ranks),
         stage2_rows_per_rank=ceil(recipe.stage2.rows_per_step / learner.ranks),
-        ray_cpus=_ray_cpus(recipe),
-        ray_gpus=learner.ranks * learner.gpus_per_rank + engine.workers * engine.gpus_per_worker,
+        ray_cpus=sum(asked.count * asked.bundle.cpus for asked in asked_by(recipe)),
+        ray_gpus=sum(asked.count * asked.bundle.gpus for asked in asked_by(recipe)),
         size=size,
         memory=None if size is None else estimate_memory(recipe, size),
     )
@@ -108,15 +109,6 @@ def _micro_batches_per_rank(recipe: Recipe) -> int:
     fitting = max(1, limit // recipe.engine.tokens_per_sequence)
     in_row = min(samples, fitting) if recipe.learner.share_prompts else 1
     return minibatches * ceil(groups * ceil(samples / in_row) / (fitting // in_row))
-
-
-def _ray_cpus(recipe: Recipe) -> float:
-    learner, engine, service = recipe.learner, recipe.engine, recipe.reward_service
-    return (
-        learner.ranks * learner.cpus_per_rank
-        + engine.workers * engine.cpus_per_worker
-        + service.workers * service.cpus_per_worker
-    )
 
 
 def _batch_problems(recipe: Recipe) -> Iterator[str]:

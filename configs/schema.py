@@ -158,8 +158,8 @@ class Learner(Section):
     threads_per_rank: PositiveInt | None = None
     """PyTorch threads of a rank; all of its cores if not set (CPU only)."""
     cores: CoreLists | None = None
-    """Cores that a node's ranks are kept on, an entry for each ("0-3", "4-7,12"), dealt out in turn by rank; the system
-    places them if not set."""
+    """Cores that a node's ranks are kept on, an entry for each ("0-3", "4-7,12"), dealt out in turn on each node; the
+    system places them if not set."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage."""
     precision: Precision = Precision.BF16
@@ -194,7 +194,7 @@ class Engine(Section):
     """OpenMP threads of each process of a worker's engine; if not set, one for each of its cores where `cores` names
     some, and vLLM's own choice where not (CPU only)."""
     cores: CoreLists | None = None
-    """Cores that a node's workers are kept on, an entry for each ("0-15", "16-31"), dealt out in turn by worker; the
+    """Cores that a node's workers are kept on, an entry for each ("0-15", "16-31"), dealt out in turn on each node; the
     system places them if not set."""
     tensor_parallel: PositiveInt = 1
     """GPUs an engine's weights are split over."""

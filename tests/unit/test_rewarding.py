@@ -24,6 +24,7 @@ from rollout.prompts import Message, Prompt
 from rollout.scorer_process import UnusableScorer
 from rollout.worker import Visit
 from tests.unit import virtual_time
+from tests.unit.fake_room import FakeRoom
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 OWN = "rewards.correctness=a.b:C"  # one group at a time
@@ -132,6 +133,7 @@ class FakeCluster:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster_ = FakeCluster()
     monkeypatch.setattr(cluster.rewarding, "RewardActor", cluster_)
+    monkeypatch.setattr(cluster.rewarding, "Room", FakeRoom)
     monkeypatch.setattr(cluster.supervisor.ray, "kill", cluster_.kill)
     return cluster_
 
