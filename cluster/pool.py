@@ -37,32 +37,42 @@ class RolloutPool:
         self._setup = setup
         self._seconds = seconds_per_wait
         self._latest: WeightUpdate | Offer | None = None
-        names = [f"rollout-{index}" for index in range(setup.settings.workers)]
+        names = [f"rollout-{index}" for index in range(setup.settings.most_workers)]
         self._deal = Deal(setup.settings.cores)
         self._supervisor = Supervisor(
-            names, self._make, self._ready, kill=self._kill, room=self._room, seconds_for_room=seconds_per_wait
+            names,
+            self._make,
+            self._ready,
+            kill=self._kill,
+            room=self._room,
+            seconds_for_room=seconds_per_wait,
+            needed=setup.settings.workers,
         )
         self._group_limits = GroupLimits(self._supervisor, setup.settings.sequences_at_once, self._occupancy)
 
     @classmethod
     async def start(cls, setup: EngineSetup, seconds_per_wait: float) -> Self:
-        """Start all workers, at once."""
+        """Start as many workers as a run needs, at once."""
         pool = cls(setup, seconds_per_wait)
         await pool.bring_up()
         return pool
 
     async def bring_up(self) -> None:
-        """Start all workers; where one cannot be started, none is left."""
+        """Start as many workers as a run needs; where one cannot be started, none is left."""
         try:
             await self._supervisor.start()
         except BaseException:
             await self.close()
             raise
 
+    def grow(self) -> None:
+        """From now on, let workers beyond those join as the cluster has room for them; called once."""
+        self._supervisor.grow()
+
     @property
     def size(self) -> int:
-        """Number of workers, those being replaced included."""
-        return len(self._supervisor.workers)
+        """Number of workers, those being replaced included where a run needs them."""
+        return max(self._setup.settings.workers, len(self._supervisor.live))
 
     @property
     def in_flight(self) -> int:

@@ -185,6 +185,7 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool, room: Room |
             return group
 
         learners, _ = await together(ranks(), rewards.start())
+        pool.grow()  # now that nobody else needs the room
         warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
         log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
         checkpoints = JobCheckpoints(CheckpointFolder(folder.checkpoints, rl.checkpoints_kept), learners)

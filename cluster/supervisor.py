@@ -13,20 +13,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayActorError
 
+from cluster.hiring import ATTEMPTS, LOST, Hiring
 from cluster.room import Room
 from cluster.turns import NoWorkers, Turns, Worker
-from cluster.waiting import WaitedTooLong, together, within
-from rollout.engine import EngineDied, EngineError
+from cluster.waiting import WaitedTooLong, within
+from rollout.engine import EngineError
 
 __all__ = ["ATTEMPTS", "NoWorkers", "Supervisor", "Worker"]
 
 logger = logging.getLogger(__name__)
-
-ATTEMPTS = 3  # times work is given to a worker, and a worker is started, before the fault is taken as the input's
-
-_LOST = (RayActorError, EngineDied, WaitedTooLong)
 
 Result = TypeVar("Result")
 
@@ -43,54 +40,59 @@ class Supervisor:
         kill: Callable[[Any], None] | None = None,
         room: Callable[[Worker], Room] | None = None,
         seconds_for_room: float | None = None,
+        needed: int | None = None,
     ) -> None:
         """`at_once` pieces of work are given to a worker; more wait here, where their time does not count.
 
         `kill` ends an actor at once; its process is ended where nothing else is given. `room` asks for a worker's, in
-        which its actors are made, and is waited for so long; without it they are made without waiting for any.
+        which its actors are made, and is waited for so long while fewer than `needed` live; without it they are made
+        without waiting for any. All are needed where no number is given.
         """
         self.workers = [Worker(index, name, at_once=at_once) for index, name in enumerate(names)]
         self.restarts = 0
-        self._make = make
-        self._ready = ready
         self._kill = kill or ray.kill
-        self._room = room
-        self._seconds_for_room = seconds_for_room
         self._turns = Turns(self.workers)
-        self._replacements: set[asyncio.Task[None]] = set()
+        number = len(self.workers) if needed is None else needed
+        self._hiring = Hiring(self.workers, self._turns, make, ready, self._kill, room, seconds_for_room, number)
 
     async def start(self) -> None:
-        """Start all workers, at once.
+        """Start as many workers as are needed, at once.
 
         Raises NoRoom, NoWorkers, or what `ready` said that another attempt would not mend.
         """
-        await together(*map(self._bring_up, self.workers))
+        await self._hiring.start()
+
+    def grow(self) -> None:
+        """Let the others join from now on, each when there is room for it; called once."""
+        self._hiring.grow()
 
     @property
     def live(self) -> list[Worker]:
-        """Those that are not being replaced."""
+        """Those that can work now."""
         return [worker for worker in self.workers if worker.live]
 
     def load(self, service: str) -> dict[str, float]:
         """What the log tells of the work: what waits for a place, and who has how much and was started how often."""
+        known = [worker for worker in self.workers if worker.starts]
         return {
             f"queue/{service}": float(self._turns.waiting),
-            **{f"worker/{worker.name}/groups": float(worker.busy) for worker in self.workers},
-            **{f"worker/{worker.name}/starts": float(worker.starts) for worker in self.workers},
+            f"live/{service}": float(len(self.live)),
+            **{f"worker/{worker.name}/groups": float(worker.busy) for worker in known},
+            **{f"worker/{worker.name}/starts": float(worker.starts) for worker in known},
         }
 
     async def do(self, work: Callable[[Worker], Awaitable[Result]], what: str) -> Result:
         """What the worker with most room made of `work`; another one does it where that is lost or fails.
 
-        Raises EngineError where every attempt failed, NoWorkers where a worker could not be replaced, and at
-        once what else the work raises.
+        Raises EngineError where every attempt failed, NoWorkers where too few workers are there and no other could be
+        had, and at once what else the work raises.
         """
         for attempt in range(1, ATTEMPTS + 1):
             worker = await self._turns.place()
             actor = worker.actor
             try:
                 return await work(worker)
-            except _LOST as error:
+            except LOST as error:
                 self.lost(worker, actor, error)
             except EngineError as error:
                 logger.warning("%s, %s, attempt %d: %s", worker.name, what, attempt, error)
@@ -107,7 +109,7 @@ class Supervisor:
         actor = worker.actor
         try:
             await work(worker)
-        except _LOST as error:
+        except LOST as error:
             self.lost(worker, actor, error)
 
     def limit(self, worker: Worker, at_once: float) -> None:
@@ -123,15 +125,11 @@ class Supervisor:
         self.restarts += 1
         logger.warning("%s is lost and will be replaced; its work is given to others: %s", worker.name, error)
         self._kill(actor)
-        task = asyncio.create_task(self._replace(worker))
-        self._replacements.add(task)
-        task.add_done_callback(self._replacements.discard)
+        self._hiring.replace(worker)
 
     async def close(self, seconds: float, setting: str) -> None:
         """End the actors' processes, after each live one's own `close` within `seconds`, which `setting` gave."""
-        for task in self._replacements:
-            task.cancel()
-        await asyncio.gather(*self._replacements, return_exceptions=True)
+        await self._hiring.end()
         await asyncio.gather(*(self._end(worker, seconds, setting) for worker in self.workers))
 
     async def _end(self, worker: Worker, seconds: float, setting: str) -> None:
@@ -144,33 +142,3 @@ class Supervisor:
             self._kill(worker.actor)
         if worker.room is not None:
             worker.room.remove()
-
-    async def _replace(self, worker: Worker) -> None:
-        try:
-            await self._bring_up(worker)
-        except Exception as error:
-            logger.exception("%s cannot be replaced", worker.name)
-            self._turns.fail(error)  # whoever waits for a worker raises it
-
-    async def _bring_up(self, worker: Worker) -> None:
-        cause: BaseException | None = None
-        for _ in range(ATTEMPTS):
-            await self._place(worker)
-            worker.actor = self._make(worker)
-            worker.starts += 1
-            try:
-                await self._ready(worker)
-            except (*_LOST, EngineError, ObjectLostError) as error:  # lost: weights whose publisher has ended
-                logger.warning("%s did not start: %s", worker.name, error)
-                self._kill(worker.actor)
-                cause = error
-            else:
-                worker.live = True  # with no await since `ready` ended: what it saw last still holds
-                self._turns.serve()
-                return
-        raise NoWorkers(f"{worker.name} could not be started in {ATTEMPTS} attempts") from cause
-
-    async def _place(self, worker: Worker) -> None:
-        if self._room is not None:
-            worker.room = worker.room or self._room(worker)
-            await worker.room.held(asyncio.timeout(self._seconds_for_room))

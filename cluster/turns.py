@@ -72,7 +72,7 @@ class Turns:
                 self._waiting.popleft()
                 continue
             if self._fatal is not None:
-                failure = NoWorkers("a worker could not be replaced")
+                failure = NoWorkers("too few workers are there, and one could not be replaced")
                 failure.__cause__ = self._fatal
                 self._waiting.popleft().set_exception(failure)
                 continue

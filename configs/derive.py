@@ -179,6 +179,11 @@ def _device_problems(recipe: Recipe) -> Iterator[str]:
             f"engine.gpus_per_worker: got {engine.gpus_per_worker:g}, and an engine uses one; "
             "raise engine.tensor_parallel to split its weights, or engine.workers"
         )
+    if engine.most_workers < engine.workers:
+        yield (
+            f"engine.workers_at_most: got {engine.most_workers}, fewer than the {engine.workers} that a run needs "
+            "(engine.workers); raise it, lower those, or set it to null"
+        )
 
 
 def _adapter_problems(recipe: Recipe) -> Iterator[str]:

@@ -49,7 +49,7 @@ def learner_of(learner: Learner, own: str | None) -> Learner:
 def core_problems(recipe: Recipe) -> Iterator[str]:
     """Placements that cannot be meant."""
     engine, learner = recipe.engine, recipe.learner
-    yield from _unused("engine.cores", engine.cores, "engine.workers", engine.workers)
+    yield from _unused("engine.cores", engine.cores, "engine.workers", engine.most_workers)
     yield from _unused("learner.cores", learner.cores, "learner.ranks", learner.ranks)
     if engine.gpus_per_worker == 0:  # elsewhere the number of threads is vLLM's
         threads = (engine.threads_per_worker or 1) * engine.tensor_parallel

@@ -185,7 +185,10 @@ class Engine(Section):
     """vLLM rollout workers, each one Ray actor."""
 
     workers: PositiveInt = 1
-    """Rollout workers in stage 3."""
+    """Rollout workers that a run starts with and needs: with fewer for longer than rl.seconds_per_wait it ends."""
+    workers_at_most: PositiveInt | None = None
+    """Rollout workers in stage 3 at most: beyond `workers` they join while it runs, as the cluster has room for them,
+    and may leave with their nodes; `workers` if not set."""
     cpus_per_worker: NonNegativeFloat = 1.0
     """Ray CPUs a worker reserves."""
     gpus_per_worker: NonNegativeFloat = 0.0
@@ -214,6 +217,11 @@ class Engine(Section):
     """Room for keys and values, GiB (CPU only)."""
     enforce_eager: bool = True
     """Skip compilation and graphs: slower generation, faster start."""
+
+    @property
+    def most_workers(self) -> int:
+        """What `workers_at_most` comes to."""
+        return self.workers if self.workers_at_most is None else self.workers_at_most
 
 
 class Transfer(Section):

@@ -20,10 +20,10 @@ _HEALTH = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_thresh
 
 
 class Raylets:
-    """The cluster, whose first node has the driver and nothing else."""
+    """The cluster, whose first node has the driver, and what CPUs are asked for."""
 
-    def __init__(self) -> None:
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_OURS})
+    def __init__(self, num_cpus: int) -> None:
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_cpus, **_OURS})
         self.address: str = self._cluster.address
 
     def add(self, **resources: Any) -> str:
@@ -41,10 +41,10 @@ class Raylets:
 
 
 @contextmanager
-def raylets(folder: Path) -> Iterator[Raylets]:
+def raylets(folder: Path, num_cpus: int = 0) -> Iterator[Raylets]:
     """A cluster that this process has joined as a run's job, in a folder of its own."""
     with patch.dict(os.environ, {"RAY_TMPDIR": str(folder), **_HEALTH}):
-        cluster = Raylets()
+        cluster = Raylets(num_cpus)
         try:
             with patch.dict(os.environ, {"RAY_ADDRESS": cluster.address}):
                 connect("test")

@@ -106,6 +106,18 @@ def test_a_cluster_that_has_room_is_told_with_where() -> None:
     ]
 
 
+def test_how_many_of_the_workers_that_may_join_have_room_is_told_too() -> None:
+    recipe = load_recipe(
+        WORDS, ["engine.workers=1", "engine.workers_at_most=9", "engine.gpus_per_worker=1", "learner.gpus_per_rank=1"]
+    )
+
+    told = describe_fit(recipe, [Bundle(64, 8)])
+
+    left = 8 - 1 - recipe.learner.ranks
+    assert told.splitlines()[2:] == [f"         and for {left} of 8 more rollout workers"]
+    assert "rollout  1 workers, up to 9, " in describe_recipe(recipe)
+
+
 def test_a_cluster_without_room_is_told_with_who_lacks_it_and_what_to_change() -> None:
     recipe = load_recipe(
         WORDS, ["engine.workers=2", "engine.tensor_parallel=8", "engine.gpus_per_worker=8", "learner.ranks=1"]

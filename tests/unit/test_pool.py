@@ -233,6 +233,7 @@ def test_engines_are_asked_how_full_they_are_where_the_limit_is_to_be_found(fake
         assert pool.metrics == {
             "worker_restarts": 0.0,
             "queue/rollout": 0.0,
+            "live/rollout": 1.0,
             "worker/rollout-0/groups": 12.0,
             "worker/rollout-0/starts": 1.0,
             "engine/groups_at_most": 13.0,  # ten of its places are free
@@ -447,6 +448,31 @@ def test_weights_that_are_wrong_twice_end_the_run(fake: FakeCluster) -> None:
 
     with pytest.raises(WrongWeights, match="checksum other after version 1, the learner sent good"):
         virtual_time.run(job())
+
+
+def test_a_worker_that_joins_while_a_run_goes_on_holds_the_newest_weights_before_its_first_visit(
+    fake: FakeCluster,
+) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(1, workers_at_most=3)
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        fake.crowded = True
+        pool.grow()
+        await asyncio.sleep(1000.0)  # longer than any wait that has a limit
+        _, early, late = fake.rooms
+        early.there.set()
+        await asyncio.sleep(10.5)  # it has started and is loading version 1
+        await pool.load(Update(2))  # type: ignore[arg-type]
+        await asyncio.sleep(1.0)
+        await asyncio.gather(*(pool.generate(visit(n), SAMPLING) for n in range(4)))
+        assert not late.there.is_set()
+        return pool
+
+    pool = virtual_time.run(job())
+
+    assert [(actor.held, len(actor.groups)) for actor in fake.actors] == [([1, 2], 2), ([1, 2], 2)]
+    assert len({setup.seed for actor in fake.actors for setup in actor.setups}) == 2
+    assert (pool.size, pool.metrics["live/rollout"]) == (2, 2.0)
 
 
 def test_wrong_weights_of_a_replacement_end_the_run_too(fake: FakeCluster) -> None:

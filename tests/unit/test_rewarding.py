@@ -269,6 +269,7 @@ def test_responses_without_a_score_are_counted_by_their_cause(fake: FakeCluster,
     assert virtual_time.run(job()).counts == {
         "reward_worker_restarts": 0.0,
         "queue/reward": 0.0,
+        "live/reward": 1.0,
         "worker/reward-0/groups": 0.0,
         "worker/reward-0/starts": 1.0,
         "unscored/ScorerError": 4.0,
