@@ -168,7 +168,7 @@ async def simulated_pool(
 ) -> AsyncIterator[SimulatedPool]:
     """A pool of a fleet, spread over the hosts; its engines end with the context."""
     ray.get([host.prepare.remote(model_dir, recipe, fleet) for host in hosts])
-    setup = EngineSetup(model_dir, Engine(workers=fleet.engines), ImageLimits(), recipe.seed)
+    setup = EngineSetup(model_dir, Engine(workers=fleet.engines, cpus_per_worker=0), ImageLimits(), recipe.seed)
     pool = SimulatedPool(hosts, setup, recipe.rl.seconds_per_wait)
     await pool.bring_up()
     try:

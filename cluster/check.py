@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from cluster.fit import Fit, fit, in_words
 from cluster.gguf_file import gguf_file
 from cluster.matchers import opened
+from configs.bundles import Bundle, asked_by, rollout_workers
 from configs.derive import Derived, ModelSize, derive, problems
 from configs.fields import describe
 from configs.schema import Precision, Recipe, Through
@@ -42,6 +45,32 @@ def describe_recipe(recipe: Recipe) -> str:
     )
 
 
+def describe_fit(recipe: Recipe, nodes: Sequence[Bundle]) -> str:
+    """Whether a cluster of these nodes has room for stage 3, were nobody else there."""
+    found = fit(asked_by(recipe), nodes)
+    return "\n".join([f"cluster  {in_words(nodes)}", *(_missing(found) or [*_placed_on(found), *_more(recipe, found)])])
+
+
+def _missing(found: Fit) -> list[str]:
+    return [
+        f"PROBLEM  the cluster has no room for {f'{number} of ' if asked.count > 1 else ''}{asked}: "
+        f"add nodes, or lower {asked.settings}"
+        for asked, number in found.missing
+    ]
+
+
+def _placed_on(found: Fit) -> list[str]:
+    told = ", ".join(f"{asked.who} on {len(on)}" for asked, on in found.placed)
+    return [f"         has room for stage 3, if other jobs leave it: {told} of its nodes"]
+
+
+def _more(recipe: Recipe, found: Fit) -> Iterator[str]:
+    """Of the rollout workers that may join."""
+    if (number := recipe.engine.most_workers - recipe.engine.workers) > 0:
+        ((asked, on),) = fit([replace(rollout_workers(recipe.engine), count=number)], found.left).placed
+        yield f"         and for {sum(on.values())} of {number} more {asked.who}"
+
+
 def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
     rl, learner, engine = recipe.rl, recipe.learner, recipe.engine
     yield f"recipe {recipe.name}, output {recipe.output}"
@@ -65,7 +94,8 @@ def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
         f"learner  {learner.ranks} ranks, ZeRO {learner.zero_stage}, {learner.precision}, "
         f"at most {derived.micro_batches_per_rank_at_most} micro-batches a step and rank"
     )
-    yield f"rollout  {engine.workers} workers, {engine.precision}, tensor parallel {engine.tensor_parallel}"
+    more = f", up to {engine.most_workers}" if engine.most_workers > engine.workers else ""
+    yield f"rollout  {engine.workers} workers{more}, {engine.precision}, tensor parallel {engine.tensor_parallel}"
     yield f"Ray      {derived.ray_cpus:g} CPUs and {derived.ray_gpus:g} GPUs for stage 3"
     yield f"cores    rollout workers {_placed(engine.cores)}; learner ranks {_placed(learner.cores)}"
 

@@ -104,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
 
     check = command(commands, "check", _check, "print what a recipe comes to, and start no job")
     takes_recipe(check)
-    check.add_argument("--fields", action="store_true", help="list every setting with its default and meaning")
+    shown = check.add_mutually_exclusive_group()
+    shown.add_argument("--fields", action="store_true", help="list every setting with its default and meaning")
+    shown.add_argument("--cluster", action="store_true", help="and whether a Ray cluster has room for it")
+    takes_address(check)
 
     data = command(commands, "data", _data, "build a set that a shipped recipe learns from")
     data.add_argument("set", choices=_SETS, metavar="set", help=f"which: {' or '.join(_SETS)}")
@@ -148,9 +151,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from cluster.check import describe_fields, describe_recipe
+    from cluster.check import describe_fields, describe_fit, describe_recipe
 
-    print(describe_fields() if options.fields else describe_recipe(load_recipe(options.recipe, options.overrides)))
+    if options.fields:
+        print(describe_fields())
+        return 0
+    recipe = load_recipe(options.recipe, options.overrides)
+    print(describe_recipe(recipe))
+    if options.cluster or options.address:
+        from cluster.job_client import JobClient
+
+        print(describe_fit(recipe, JobClient.connected(options.address).nodes()))
     return 0
 
 

@@ -108,6 +108,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "buffer/complete": "Complete groups that wait for their training",
     "buffer/running": "Groups in generation or scoring",
     "queue/{service}": "Groups that wait for a worker with room",
+    "live/{service}": "Workers that are there",
     "worker/{worker}/groups": "Groups a worker has",
     "worker/{worker}/starts": "Times a worker was started",
     "checkpoints_failed": "Checkpoints that could not be written since the start",

@@ -49,9 +49,7 @@ class GroupLimits:
 
     def metrics(self) -> dict[str, float]:
         """Means over the workers that were asked, and the requests put back since the last call; empty without any."""
-        asked = [
-            (worker, self._found[worker.index]) for worker in self._supervisor.workers if worker.index in self._found
-        ]
+        asked = [(worker, self._found[worker.index]) for worker in self._supervisor.live if worker.index in self._found]
         if not asked:
             return {}
         preempted, self._preempted = self._preempted, 0

@@ -13,12 +13,17 @@ from typing import Any
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 from cluster.job_book import entries
+from cluster.nodes import bundle_of
 from cluster.stopped import Stopped
+from configs.bundles import Bundle
 
 SECONDS_PER_REQUEST = 60.0  # of silence; an upload may take longer
 SECONDS_OF_SILENCE = 60.0  # in a job's log, before the cluster is asked whether the job still runs
+MOST_NODES = 10_000  # Ray's own limit
 SECONDS_TO_END = 60.0  # from the end of a job's log to its status
 
 _TOO_LARGE = ("status code 413", "exceeds the maximum size")  # the dashboard's limit, and that of Ray's storage
@@ -70,6 +75,20 @@ class JobClient(JobSubmissionClient):
             jobs = self.list_jobs()
         own = [job for job in jobs if job.submission_id in worked or _output(job) == str(folder)]
         return sorted(own, key=lambda job: job.start_time or 0)
+
+    def nodes(self) -> list[Bundle]:
+        """What each node of the cluster has, whoever uses it. Raises Unreachable."""
+        with _remedies():
+            try:
+                found = list_nodes(
+                    self.get_address(),
+                    filters=[("state", "=", "ALIVE")],
+                    limit=MOST_NODES,
+                    timeout=int(SECONDS_PER_REQUEST),
+                )
+            except RayStateApiException as error:
+                raise Unreachable(f"the cluster does not say what nodes it has: {error}") from error
+        return [bundle_of(node.resources_total) for node in found]
 
     def follow(self, job_id: str) -> JobDetails:
         """Print a job's log until it ends. Ctrl-C raises Stopped, and the job goes on."""

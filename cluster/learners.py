@@ -10,8 +10,10 @@ from typing import Any, Self
 import ray
 
 from cluster.actor_names import next_name
+from cluster.room import Room
 from cluster.waiting import within
-from configs.placement import learner_of
+from configs.bundles import learner_ranks
+from configs.placement import Deal, learner_of
 from configs.schema import Learner
 from learner.policy import Rank
 
@@ -19,9 +21,13 @@ from learner.policy import Rank
 class LearnerGroup:
     """Ranks of one job, on one Ray actor each."""
 
-    def __init__(self, actors: Sequence[ray.actor.ActorHandle], seconds_per_wait: float) -> None:
+    def __init__(
+        self, actors: Sequence[ray.actor.ActorHandle], seconds_per_wait: float, room: Room | None = None
+    ) -> None:
+        """The actors end with the group, and with them the room they are in."""
         self._actors = list(actors)
         self._seconds = seconds_per_wait
+        self._room = room
 
     @classmethod
     async def start(
@@ -30,13 +36,16 @@ class LearnerGroup:
         settings: Learner,
         arguments: Sequence[object],
         seconds_per_wait: float,
+        room: Room | None = None,
     ) -> Self:
-        """Create the ranks and call `start(rank, *arguments)` on each; large arguments are stored once."""
-        ranks = [learner_of(settings, index) for index in range(settings.ranks)]
-        actors = [_actor(kind, rank, next_name(f"learner-{index}")) for index, rank in enumerate(ranks)]
-        group = cls(actors, seconds_per_wait)
+        """Create the ranks and call `start(rank, *arguments)` on each; large arguments are stored once.
+
+        They are in `room`, or in one of their own. Raises NoRoom where the cluster has none.
+        """
+        group = cls([], seconds_per_wait, room or Room(learner_ranks(settings)))
         try:
-            address = await within(actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
+            ranks = await group._create(kind, settings)
+            address = await within(group._actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
             if settings.cores is not None:  # before they load a model and start threads
                 await group._gather("keep_on", [(rank.cores[0], n) for n, rank in enumerate(ranks) if rank.cores])
             stored = [ray.put(argument) for argument in arguments]
@@ -46,6 +55,16 @@ class LearnerGroup:
             group.close()  # a rank that started holds its share of the machine
             raise
         return group
+
+    async def _create(self, kind: Any, settings: Learner) -> list[Learner]:
+        """The actors; returns the settings of each."""
+        assert self._room is not None, "it was started"
+        await self._room.held(asyncio.timeout(self._seconds))
+        deal = Deal(settings.cores)
+        ranks = [learner_of(settings, deal.cores(index, node)) for index, node in enumerate(self._room.nodes())]
+        for index, rank in enumerate(ranks):
+            self._actors.append(_actor(kind, rank, next_name(f"learner-{index}"), self._room.options(index)))
+        return ranks
 
     @property
     def size(self) -> int:
@@ -72,14 +91,15 @@ class LearnerGroup:
         """End the ranks' processes."""
         for actor in self._actors:
             ray.kill(actor)
+        if self._room is not None:
+            self._room.remove()
 
 
-def _actor(kind: Any, settings: Learner, name: str) -> ray.actor.ActorHandle:
+def _actor(kind: Any, settings: Learner, name: str, place: dict[str, Any]) -> ray.actor.ActorHandle:
     """A rank's actor, with as many threads as its settings say."""
     threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
     return kind.options(
         name=name,
-        num_cpus=settings.cpus_per_rank,
-        num_gpus=settings.gpus_per_rank,
+        **place,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)} if threads else {}},
     ).remote(threads)

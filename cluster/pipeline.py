@@ -14,11 +14,13 @@ from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
 from cluster.mirror import mirrored
 from cluster.ray_job import losses_ahead
+from cluster.room import Room
 from cluster.run_folder import RunFolder
 from cluster.sampling import RolloutWorkers
 from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences
 from cluster.starting_model import starting_model
 from cluster.stopping import stopped_before_it_began, until_told_to_stop
+from configs.bundles import learner_ranks
 from configs.load import write_resolved
 from configs.schema import Recipe
 
@@ -109,7 +111,10 @@ async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: Rollo
 
 async def _reinforce(recipe: Recipe, run: RunFolder, workers: RolloutWorkers) -> None:
     start = str(run.stage(2).model)
-    await run_rl(recipe, start, await workers.holding(start, to_train=True))
+    with Room(learner_ranks(recipe.learner)) as room:
+        # Before that of workers which are not there yet: they go where there is room, its ranks are to share nodes.
+        await room.held(asyncio.timeout(recipe.rl.seconds_per_wait))
+        await run_rl(recipe, start, await workers.holding(start, to_train=True), room)
     workers.now_hold(str(run.stage(3).model))
 
 

@@ -14,10 +14,12 @@ from cluster.actor_names import next_name
 from cluster.broadcast_sender import Offer
 from cluster.group_limits import GroupLimits
 from cluster.rollout_actor import RolloutActor
+from cluster.room import Room
 from cluster.supervisor import Supervisor, Worker
 from cluster.waiting import within
 from cluster.weight_update import WeightUpdate, WrongWeights
-from configs.placement import engine_of
+from configs.bundles import rollout_workers
+from configs.placement import Deal, engine_of
 from configs.schema import GroupsPerWorker
 from rollout.engine import EngineError, SamplingSettings
 from rollout.engine_setup import EngineSetup
@@ -35,29 +37,42 @@ class RolloutPool:
         self._setup = setup
         self._seconds = seconds_per_wait
         self._latest: WeightUpdate | Offer | None = None
-        names = [f"rollout-{index}" for index in range(setup.settings.workers)]
-        self._supervisor = Supervisor(names, self._make, self._ready, kill=self._kill)
+        names = [f"rollout-{index}" for index in range(setup.settings.most_workers)]
+        self._deal = Deal(setup.settings.cores)
+        self._supervisor = Supervisor(
+            names,
+            self._make,
+            self._ready,
+            kill=self._kill,
+            room=self._room,
+            seconds_for_room=seconds_per_wait,
+            needed=setup.settings.workers,
+        )
         self._group_limits = GroupLimits(self._supervisor, setup.settings.sequences_at_once, self._occupancy)
 
     @classmethod
     async def start(cls, setup: EngineSetup, seconds_per_wait: float) -> Self:
-        """Start all workers, at once."""
+        """Start as many workers as a run needs, at once."""
         pool = cls(setup, seconds_per_wait)
         await pool.bring_up()
         return pool
 
     async def bring_up(self) -> None:
-        """Start all workers; where one cannot be started, none is left."""
+        """Start as many workers as a run needs; where one cannot be started, none is left."""
         try:
             await self._supervisor.start()
         except BaseException:
             await self.close()
             raise
 
+    def grow(self) -> None:
+        """From now on, let workers beyond those join as the cluster has room for them; called once."""
+        self._supervisor.grow()
+
     @property
     def size(self) -> int:
-        """Number of workers, those being replaced included."""
-        return len(self._supervisor.workers)
+        """Number of workers, those being replaced included where a run needs them."""
+        return max(self._setup.settings.workers, len(self._supervisor.live))
 
     @property
     def in_flight(self) -> int:
@@ -139,21 +154,22 @@ class RolloutPool:
     async def _occupancy(self, worker: Worker) -> Occupancy:
         return await within(worker.actor.occupancy.remote(), self._seconds, f"{worker.name} to say how full it is")
 
+    def _room(self, worker: Worker) -> Room:
+        return Room(rollout_workers(self._setup.settings).one(worker.name))
+
     def _make(self, worker: Worker) -> Any:
-        return RolloutActor.options(
-            name=next_name(worker.name),
-            num_cpus=self._setup.settings.cpus_per_worker,
-            num_gpus=self._setup.settings.gpus_per_worker,
-        ).remote(worker.name)
+        assert worker.room is not None, "it is asked for before"
+        return RolloutActor.options(name=next_name(worker.name), **worker.room.options()).remote(worker.name)
 
     def _kill(self, actor: Any) -> None:
         ray.kill(actor)
 
     async def _ready(self, worker: Worker) -> None:
         common = self._setup
+        (node,) = worker.room.nodes() if worker.room else [""]
         own = replace(
             common,
-            settings=engine_of(common.settings, worker.index),
+            settings=engine_of(common.settings, self._deal.cores(worker.index, node)),
             seed=common.seed + 1 + worker.index,  # else workers would sample the same
         )
         started = worker.actor.start.remote(own)

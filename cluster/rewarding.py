@@ -15,8 +15,10 @@ import ray
 from cluster.actor_names import next_name
 from cluster.records import GroupRecord
 from cluster.reward_actor import RewardActor
+from cluster.room import Room
 from cluster.supervisor import Supervisor, Worker
 from cluster.waiting import within
+from configs.bundles import reward_workers
 from configs.schema import Recipe
 from rollout.worker import Visit
 
@@ -33,7 +35,14 @@ class RewardService:
         self._rollouts = rollouts
         self._at_once = groups_at_once(recipe)
         names = [f"reward-{index}" for index in range(recipe.reward_service.workers)]
-        self._supervisor = Supervisor(names, self._make, self._ready, self._at_once)
+        self._supervisor = Supervisor(
+            names,
+            self._make,
+            self._ready,
+            self._at_once,
+            room=self._room,
+            seconds_for_room=recipe.rl.seconds_per_wait,
+        )
         self._failures: Counter[str] = Counter()
 
     async def start(self) -> None:
@@ -62,13 +71,17 @@ class RewardService:
         """End the workers' processes, their files closed."""
         await self._supervisor.close(self._recipe.reward_service.seconds_per_group, _SETTING)
 
+    def _room(self, worker: Worker) -> Room:
+        return Room(reward_workers(self._recipe.reward_service).one(worker.name))
+
     def _make(self, worker: Worker) -> Any:
+        assert worker.room is not None, "it is asked for before"
         # Each start writes a file of its own: a worker that was given up may still be at its last group.
         name = worker.name if worker.starts == 0 else f"{worker.name}.{worker.starts}"
         options = RewardActor.options(
             name=next_name(worker.name),
-            num_cpus=self._recipe.reward_service.cpus_per_worker,
             max_concurrency=self._at_once if self._recipe.rewards.judge else 1,
+            **worker.room.options(),
         )
         return options.remote(self._model_dir, self._recipe, str(self._rollouts / f"{name}.rollouts"))
 

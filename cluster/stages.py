@@ -21,6 +21,7 @@ from cluster.live_weights import LiveWeights
 from cluster.pool import RolloutPool
 from cluster.quiet import ENVIRONMENT
 from cluster.rewarding import RewardService
+from cluster.room import Room
 from cluster.run_folder import RunFolder, written_aside
 from cluster.run_log import RunLog
 from cluster.sampling import RolloutWorkers, sample_responses
@@ -161,8 +162,10 @@ async def seed_confidences(recipe: Recipe, model_dir: str, workers: RolloutWorke
     return seeded.prompts
 
 
-async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
+async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool, room: Room | None = None) -> None:
     """Reinforcement learning from `model_dir`, whose weights the pool holds; ends in stage 3's model.
+
+    `room` is the learner's where it was asked for before.
 
     Raises Stopped where the job was told to.
     """
@@ -178,11 +181,12 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
 
         async def ranks() -> LearnerGroup:
             arguments = (model_dir, recipe, by_id, limits)
-            group = await LearnerGroup.start(actor, recipe.learner, arguments, rl.seconds_per_wait)
+            group = await LearnerGroup.start(actor, recipe.learner, arguments, rl.seconds_per_wait, room)
             cleanup.callback(group.close)  # here: it may be up when the reward service fails, or is given up
             return group
 
         learners, _ = await together(ranks(), rewards.start())
+        pool.grow()  # now that nobody else needs the room
         warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
         log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
         checkpoints = await cleanup.enter_async_context(

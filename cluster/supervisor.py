@@ -9,41 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayActorError
 
-from cluster.waiting import WaitedTooLong, together, within
-from rollout.engine import EngineDied, EngineError
+from cluster.hiring import ATTEMPTS, LOST, Hiring
+from cluster.room import Room
+from cluster.turns import NoWorkers, Turns, Worker
+from cluster.waiting import WaitedTooLong, within
+from rollout.engine import EngineError
+
+__all__ = ["ATTEMPTS", "NoWorkers", "Supervisor", "Worker"]
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3  # times work is given to a worker, and a worker is started, before the fault is taken as the input's
-
-_LOST = (RayActorError, EngineDied, WaitedTooLong)
-
 Result = TypeVar("Result")
-
-
-class NoWorkers(RuntimeError):
-    """A worker cannot be started."""
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A place for an actor, and the actor that holds it now."""
-
-    index: int
-    name: str
-    actor: Any = None  # a Ray actor handle
-    starts: int = 0
-    busy: int = 0  # pieces of work under way
-    at_once: float = math.inf  # of them, at most
-    live: bool = False
 
 
 class Supervisor:
@@ -56,54 +38,66 @@ class Supervisor:
         ready: Callable[[Worker], Awaitable[None]],
         at_once: float = math.inf,
         kill: Callable[[Any], None] | None = None,
+        room: Callable[[Worker], Room] | None = None,
+        seconds_for_room: float | None = None,
+        needed: int | None = None,
     ) -> None:
         """`at_once` pieces of work are given to a worker; more wait here, where their time does not count.
 
-        `kill` ends an actor at once; its process is ended where nothing else is given.
+        `kill` ends an actor at once; its process is ended where nothing else is given. `room` asks for a worker's, in
+        which its actors are made, and is waited for so long while fewer than `needed` live; without it they are made
+        without waiting for any. All are needed where no number is given.
         """
         self.workers = [Worker(index, name, at_once=at_once) for index, name in enumerate(names)]
         self.restarts = 0
-        self._make = make
-        self._ready = ready
         self._kill = kill or ray.kill
-        self._waiting: deque[asyncio.Future[Worker]] = deque()  # for a place at a worker, in the order they asked
-        self._replacements: set[asyncio.Task[None]] = set()
-        self._fatal: BaseException | None = None
+        self._turns = Turns(self.workers)
+        number = len(self.workers) if needed is None else needed
+        self._hiring = Hiring(self.workers, self._turns, make, ready, self._kill, room, seconds_for_room, number)
 
     async def start(self) -> None:
-        """Start all workers, at once. Raises NoWorkers, or what `ready` said that another attempt would not mend."""
-        await together(*map(self._bring_up, self.workers))
+        """Start as many workers as are needed, at once.
+
+        Raises NoRoom, NoWorkers, or what `ready` said that another attempt would not mend.
+        """
+        await self._hiring.start()
+
+    def grow(self) -> None:
+        """Let the others join from now on, each when there is room for it; called once."""
+        self._hiring.grow()
 
     @property
     def live(self) -> list[Worker]:
-        """Those that are not being replaced."""
+        """Those that can work now."""
         return [worker for worker in self.workers if worker.live]
 
     def load(self, service: str) -> dict[str, float]:
         """What the log tells of the work: what waits for a place, and who has how much and was started how often."""
+        known = [worker for worker in self.workers if worker.starts]
         return {
-            f"queue/{service}": float(sum(not turn.done() for turn in self._waiting)),
-            **{f"worker/{worker.name}/groups": float(worker.busy) for worker in self.workers},
-            **{f"worker/{worker.name}/starts": float(worker.starts) for worker in self.workers},
+            f"queue/{service}": float(self._turns.waiting),
+            f"live/{service}": float(len(self.live)),
+            **{f"worker/{worker.name}/groups": float(worker.busy) for worker in known},
+            **{f"worker/{worker.name}/starts": float(worker.starts) for worker in known},
         }
 
     async def do(self, work: Callable[[Worker], Awaitable[Result]], what: str) -> Result:
         """What the worker with most room made of `work`; another one does it where that is lost or fails.
 
-        Raises EngineError where every attempt failed, NoWorkers where a worker could not be replaced, and at
-        once what else the work raises.
+        Raises EngineError where every attempt failed, NoWorkers where too few workers are there and no other could be
+        had, and at once what else the work raises.
         """
         for attempt in range(1, ATTEMPTS + 1):
-            worker = await self._with_room()
+            worker = await self._turns.place()
             actor = worker.actor
             try:
                 return await work(worker)
-            except _LOST as error:
+            except LOST as error:
                 self.lost(worker, actor, error)
             except EngineError as error:
                 logger.warning("%s, %s, attempt %d: %s", worker.name, what, attempt, error)
             finally:
-                self._give_back(worker)
+                self._turns.give_back(worker)
         raise EngineError(f"{what}: {ATTEMPTS} attempts failed, the workers' logs say why")
 
     async def each(self, work: Callable[[Worker], Awaitable[None]]) -> None:
@@ -115,13 +109,13 @@ class Supervisor:
         actor = worker.actor
         try:
             await work(worker)
-        except _LOST as error:
+        except LOST as error:
             self.lost(worker, actor, error)
 
     def limit(self, worker: Worker, at_once: float) -> None:
         """Give a worker no more than so many pieces of work at once from now on; what it has it keeps."""
         worker.at_once = at_once
-        self._serve()
+        self._turns.serve()
 
     def lost(self, worker: Worker, actor: Any, error: BaseException) -> None:
         """Replace a worker, once however many report the death of this actor of its."""
@@ -131,15 +125,11 @@ class Supervisor:
         self.restarts += 1
         logger.warning("%s is lost and will be replaced; its work is given to others: %s", worker.name, error)
         self._kill(actor)
-        task = asyncio.create_task(self._replace(worker))
-        self._replacements.add(task)
-        task.add_done_callback(self._replacements.discard)
+        self._hiring.replace(worker)
 
     async def close(self, seconds: float, setting: str) -> None:
         """End the actors' processes, after each live one's own `close` within `seconds`, which `setting` gave."""
-        for task in self._replacements:
-            task.cancel()
-        await asyncio.gather(*self._replacements, return_exceptions=True)
+        await self._hiring.end()
         await asyncio.gather(*(self._end(worker, seconds, setting) for worker in self.workers))
 
     async def _end(self, worker: Worker, seconds: float, setting: str) -> None:
@@ -150,62 +140,5 @@ class Supervisor:
                 logger.warning("%s did not close by itself: %s", worker.name, error)
         if worker.actor is not None:
             self._kill(worker.actor)
-
-    async def _with_room(self) -> Worker:
-        """A worker with room, in which a place is taken; to be given back."""
-        turn: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        self._serve()
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # cancelled with the place in its hand
-                self._give_back(turn.result())
-            raise
-
-    def _give_back(self, worker: Worker) -> None:
-        worker.busy -= 1
-        self._serve()
-
-    def _serve(self) -> None:
-        """Hand the places there are to those who have waited longest. No one else is woken: hundreds may wait."""
-        while self._waiting:
-            if self._waiting[0].done():  # cancelled
-                self._waiting.popleft()
-                continue
-            if self._fatal is not None:
-                failure = NoWorkers("a worker could not be replaced")
-                failure.__cause__ = self._fatal
-                self._waiting.popleft().set_exception(failure)
-                continue
-            with_room = [worker for worker in self.live if worker.busy < worker.at_once]
-            if not with_room:
-                return
-            worker = min(with_room, key=lambda worker: (worker.busy - worker.at_once, worker.busy))
-            worker.busy += 1
-            self._waiting.popleft().set_result(worker)
-
-    async def _replace(self, worker: Worker) -> None:
-        try:
-            await self._bring_up(worker)
-        except Exception as error:
-            logger.exception("%s cannot be replaced", worker.name)
-            self._fatal = error  # whoever waits for a worker raises it
-            self._serve()
-
-    async def _bring_up(self, worker: Worker) -> None:
-        cause: BaseException | None = None
-        for _ in range(ATTEMPTS):
-            worker.actor = self._make(worker)
-            worker.starts += 1
-            try:
-                await self._ready(worker)
-            except (*_LOST, EngineError, ObjectLostError) as error:  # lost: weights whose publisher has ended
-                logger.warning("%s did not start: %s", worker.name, error)
-                self._kill(worker.actor)
-                cause = error
-            else:
-                worker.live = True  # with no await since `ready` ended: what it saw last still holds
-                self._serve()
-                return
-        raise NoWorkers(f"{worker.name} could not be started in {ATTEMPTS} attempts") from cause
+        if worker.room is not None:
+            worker.room.remove()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from urllib.parse import urlsplit
 
+from configs.bundles import asked_by
 from configs.memory import Memory, ModelSize, estimate_memory, kv_bytes_per_token, parameter_count
 from configs.placement import core_problems
 from configs.reward_settings import LONGEST_PAUSE
@@ -67,8 +68,8 @@ def derive(recipe: Recipe, size: ModelSize | None = None) -> Derived:
         queued_per_worker_at_most=max(0, sequences - engine.sequences_at_once),
         stage1_rows_per_rank=ceil(recipe.stage1.rows_per_step / learner.ranks),
         stage2_rows_per_rank=ceil(recipe.stage2.rows_per_step / learner.ranks),
-        ray_cpus=_ray_cpus(recipe),
-        ray_gpus=learner.ranks * learner.gpus_per_rank + engine.workers * engine.gpus_per_worker,
+        ray_cpus=sum(asked.count * asked.bundle.cpus for asked in asked_by(recipe)),
+        ray_gpus=sum(asked.count * asked.bundle.gpus for asked in asked_by(recipe)),
         size=size,
         memory=None if size is None else estimate_memory(recipe, size),
     )
@@ -109,15 +110,6 @@ def _micro_batches_per_rank(recipe: Recipe) -> int:
     fitting = max(1, limit // recipe.engine.tokens_per_sequence)
     in_row = min(samples, fitting) if recipe.learner.share_prompts else 1
     return minibatches * ceil(groups * ceil(samples / in_row) / (fitting // in_row))
-
-
-def _ray_cpus(recipe: Recipe) -> float:
-    learner, engine, service = recipe.learner, recipe.engine, recipe.reward_service
-    return (
-        learner.ranks * learner.cpus_per_rank
-        + engine.workers * engine.cpus_per_worker
-        + service.workers * service.cpus_per_worker
-    )
 
 
 def _batch_problems(recipe: Recipe) -> Iterator[str]:
@@ -187,6 +179,11 @@ def _device_problems(recipe: Recipe) -> Iterator[str]:
         yield (
             f"engine.gpus_per_worker: got {engine.gpus_per_worker:g}, and an engine uses one; "
             "raise engine.tensor_parallel to split its weights, or engine.workers"
+        )
+    if engine.most_workers < engine.workers:
+        yield (
+            f"engine.workers_at_most: got {engine.most_workers}, fewer than the {engine.workers} that a run needs "
+            "(engine.workers); raise it, lower those, or set it to null"
         )
 
 

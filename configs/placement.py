@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from configs.cores import core_numbers
 from configs.schema import Engine, Learner, Recipe
 
 
-def engine_of(engine: Engine, worker: int) -> Engine:
-    """The settings as they are for the worker of this index: of `cores` its own entry alone.
+class Deal:
+    """A list of cores, dealt out on each node apart: whoever comes to one gets the entry that fewest there have."""
 
-    Where it has one and `threads_per_worker` is not set, a thread for each core.
+    def __init__(self, cores: tuple[str, ...] | None) -> None:
+        self._cores = cores
+        self._held: dict[int, tuple[str, int]] = {}  # by number of the worker: its node, and which entry
+
+    def cores(self, worker: int, node: str) -> str | None:
+        """Those of a worker that is on this node now; None where there is no list."""
+        self._held.pop(worker, None)
+        if self._cores is None:
+            return None
+        taken = Counter(entry for on, entry in self._held.values() if on == node)
+        entry = min(range(len(self._cores)), key=lambda entry: taken[entry])
+        self._held[worker] = node, entry
+        return self._cores[entry]
+
+
+def engine_of(engine: Engine, own: str | None) -> Engine:
+    """The settings as they are for a worker that is kept on these cores.
+
+    Where it is and `threads_per_worker` is not set, a thread for each core.
     """
-    if engine.cores is None:
+    if own is None:
         return engine
-    own = engine.cores[worker % len(engine.cores)]
     threads = engine.threads_per_worker or max(1, len(core_numbers(own)) // engine.tensor_parallel)
     return engine.model_copy(update={"cores": (own,), "threads_per_worker": threads})
 
 
-def learner_of(learner: Learner, rank: int) -> Learner:
+def learner_of(learner: Learner, own: str | None) -> Learner:
     """The same for a learner rank and `threads_per_rank`."""
-    if learner.cores is None:
+    if own is None:
         return learner
-    own = learner.cores[rank % len(learner.cores)]
     threads = learner.threads_per_rank or len(core_numbers(own))
     return learner.model_copy(update={"cores": (own,), "threads_per_rank": threads})
 
@@ -32,7 +49,7 @@ def learner_of(learner: Learner, rank: int) -> Learner:
 def core_problems(recipe: Recipe) -> Iterator[str]:
     """Placements that cannot be meant."""
     engine, learner = recipe.engine, recipe.learner
-    yield from _unused("engine.cores", engine.cores, "engine.workers", engine.workers)
+    yield from _unused("engine.cores", engine.cores, "engine.workers", engine.most_workers)
     yield from _unused("learner.cores", learner.cores, "learner.ranks", learner.ranks)
     if engine.gpus_per_worker == 0:  # elsewhere the number of threads is vLLM's
         threads = (engine.threads_per_worker or 1) * engine.tensor_parallel

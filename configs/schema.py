@@ -158,8 +158,8 @@ class Learner(Section):
     threads_per_rank: PositiveInt | None = None
     """PyTorch threads of a rank; all of its cores if not set (CPU only)."""
     cores: CoreLists | None = None
-    """Cores that a node's ranks are kept on, an entry for each ("0-3", "4-7,12"), dealt out in turn by rank; the system
-    places them if not set."""
+    """Cores that a node's ranks are kept on, an entry for each ("0-3", "4-7,12"), dealt out in turn on each node; the
+    system places them if not set."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage."""
     precision: Precision = Precision.BF16
@@ -185,7 +185,10 @@ class Engine(Section):
     """vLLM rollout workers, each one Ray actor."""
 
     workers: PositiveInt = 1
-    """Rollout workers in stage 3."""
+    """Rollout workers that a run starts with and needs: with fewer for longer than rl.seconds_per_wait it ends."""
+    workers_at_most: PositiveInt | None = None
+    """Rollout workers in stage 3 at most: beyond `workers` they join while it runs, as the cluster has room for them,
+    and may leave with their nodes; `workers` if not set."""
     cpus_per_worker: NonNegativeFloat = 1.0
     """Ray CPUs a worker reserves."""
     gpus_per_worker: NonNegativeFloat = 0.0
@@ -194,7 +197,7 @@ class Engine(Section):
     """OpenMP threads of each process of a worker's engine; if not set, one for each of its cores where `cores` names
     some, and vLLM's own choice where not (CPU only)."""
     cores: CoreLists | None = None
-    """Cores that a node's workers are kept on, an entry for each ("0-15", "16-31"), dealt out in turn by worker; the
+    """Cores that a node's workers are kept on, an entry for each ("0-15", "16-31"), dealt out in turn on each node; the
     system places them if not set."""
     tensor_parallel: PositiveInt = 1
     """GPUs an engine's weights are split over."""
@@ -214,6 +217,11 @@ class Engine(Section):
     """Room for keys and values, GiB (CPU only)."""
     enforce_eager: bool = True
     """Skip compilation and graphs: slower generation, faster start."""
+
+    @property
+    def most_workers(self) -> int:
+        """What `workers_at_most` comes to."""
+        return self.workers if self.workers_at_most is None else self.workers_at_most
 
 
 class Transfer(Section):

@@ -135,6 +135,14 @@ def test_a_job_that_is_stopped_ends_with_a_checkpoint_and_the_next_one_goes_on_f
     assert f"stage 1: finished, {STEPS} steps" in cluster.run("cluster", "status", str(tmp_path / "run")).stdout
 
 
+def test_whether_the_cluster_has_room_for_a_recipe_is_told_from_outside_of_it(cluster: Cluster) -> None:
+    fits = cluster.run("cluster", "check", TINY, "--cluster").stdout
+    lacks = cluster.run("cluster", "check", TINY, "engine.gpus_per_worker=1", "--cluster").stdout
+
+    assert "cluster  1 node: 1 of 4 CPUs\n         has room for stage 3, if other jobs leave it: learner ranks" in fits
+    assert "PROBLEM  the cluster has no room for 2 of 2 rollout workers" in lacks
+
+
 def test_who_has_another_token_is_told_what_to_set(cluster: Cluster, tmp_path: Path) -> None:
     told = cluster.run(
         *("cluster", "submit", TINY, f"output={tmp_path}"), check=False, RAY_AUTH_TOKEN="another-token-0123456789"

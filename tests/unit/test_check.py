@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cluster.check import describe_recipe
+from cluster.check import describe_fit, describe_recipe
+from configs.bundles import Bundle
 from configs.load import load_recipe
 
 WORDS = Path(__file__).parents[2] / "configs" / "words" / "words.yaml"
@@ -91,3 +92,41 @@ def test_where_workers_and_ranks_are_kept_is_said() -> None:
     assert "cores    rollout workers where the system puts them; learner ranks where the" in told()
     placed = told("engine.workers=2", "engine.cores=['0-3','4-7']", "learner.cores=['8-9']")
     assert "cores    rollout workers in turn on 0-3 and 4-7; learner ranks on 8-9\n" in placed
+
+
+def test_a_cluster_that_has_room_is_told_with_where() -> None:
+    recipe = load_recipe(WORDS, ["engine.workers=2", "learner.ranks=4", "learner.gpus_per_rank=1"])
+
+    told = describe_fit(recipe, [Bundle(16, 4), Bundle(8, 0)])
+
+    assert told.splitlines() == [
+        "cluster  2 nodes: 1 of 16 CPUs and 4 GPUs, 1 of 8 CPUs",
+        "         has room for stage 3, if other jobs leave it: learner ranks on 1, rollout workers on 1, "
+        "reward workers on 1 of its nodes",
+    ]
+
+
+def test_how_many_of_the_workers_that_may_join_have_room_is_told_too() -> None:
+    recipe = load_recipe(
+        WORDS, ["engine.workers=1", "engine.workers_at_most=9", "engine.gpus_per_worker=1", "learner.gpus_per_rank=1"]
+    )
+
+    told = describe_fit(recipe, [Bundle(64, 8)])
+
+    left = 8 - 1 - recipe.learner.ranks
+    assert told.splitlines()[2:] == [f"         and for {left} of 8 more rollout workers"]
+    assert "rollout  1 workers, up to 9, " in describe_recipe(recipe)
+
+
+def test_a_cluster_without_room_is_told_with_who_lacks_it_and_what_to_change() -> None:
+    recipe = load_recipe(
+        WORDS, ["engine.workers=2", "engine.tensor_parallel=8", "engine.gpus_per_worker=8", "learner.ranks=1"]
+    )
+
+    told = describe_fit(recipe, [Bundle(64, 8), Bundle(64, 4), Bundle(64, 4)])
+
+    each = Bundle(recipe.engine.cpus_per_worker, 8)
+    assert told.splitlines()[1:] == [
+        f"PROBLEM  the cluster has no room for 1 of 2 rollout workers, {each} each: "
+        "add nodes, or lower engine.workers, cpus_per_worker or gpus_per_worker"
+    ]

@@ -77,7 +77,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 RECIPE_WORDS = "recipe KEY=VALUE --trace"
 ARGUMENTS = {
-    "check": f"{RECIPE_WORDS} --fields",
+    "check": f"{RECIPE_WORDS} --fields --cluster --address",
     "data": f"set out {RECIPE_WORDS}",
     "sft": f"{RECIPE_WORDS} --stage --from",
     "rl": f"{RECIPE_WORDS} --fresh --force --from",

@@ -17,7 +17,7 @@ from cluster.cores import keep_on
 from configs.cores import core_list, core_numbers
 from configs.document import RecipeError
 from configs.load import load_recipe
-from configs.placement import engine_of, learner_of
+from configs.placement import Deal, engine_of, learner_of
 from configs.schema import Engine, Learner
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
@@ -67,20 +67,37 @@ def test_a_placement_without_entries_is_refused() -> None:
         load_recipe(DEMO, ["engine.cores=[]"])
 
 
-def test_workers_and_ranks_take_the_entries_in_turn() -> None:
-    engine, learner = Engine(workers=4, cores=("0-3", "4-6")), Learner(ranks=3, cores=("7", "8"))
+def test_workers_of_a_node_take_the_entries_in_turn_whatever_their_numbers() -> None:
+    deal = Deal(("0-3", "4-6"))
 
-    assert [engine_of(engine, n).cores for n in range(4)] == [("0-3",), ("4-6",)] * 2
-    assert [learner_of(learner, n).cores for n in range(3)] == [("7",), ("8",), ("7",)]
+    dealt = [deal.cores(worker, node) for worker, node in enumerate("aabbba")]
+
+    assert dealt == ["0-3", "4-6", "0-3", "4-6", "0-3", "0-3"]
+
+
+def test_a_worker_that_comes_again_gets_its_own_entry_or_one_that_is_free_on_its_new_node() -> None:
+    deal = Deal(("0", "1"))
+    for worker, node in enumerate("aab"):
+        deal.cores(worker, node)
+
+    assert deal.cores(1, "a") == "1"
+    assert deal.cores(0, "b") == "1"
+    assert deal.cores(3, "a") == "0"
+
+
+def test_without_entries_nothing_is_dealt() -> None:
+    assert Deal(None).cores(0, "a") is None
 
 
 def test_a_worker_has_a_thread_for_each_of_its_cores_where_no_number_is_set() -> None:
-    assert [engine_of(Engine(cores=("0-3", "4-6")), n).threads_per_worker for n in (0, 1)] == [4, 3]
-    assert engine_of(Engine(cores=("0-3",), threads_per_worker=2), 0).threads_per_worker == 2
-    assert engine_of(Engine(cores=("0-3",), tensor_parallel=2), 0).threads_per_worker == 2  # of each process
-    assert learner_of(Learner(cores=("0-3",)), 0).threads_per_rank == 4
-    assert engine_of(Engine(), 0) == Engine()
-    assert learner_of(Learner(), 0) == Learner()
+    given = engine_of(Engine(cores=("0-3", "4-6")), "4-6")
+
+    assert (given.cores, given.threads_per_worker) == (("4-6",), 3)
+    assert engine_of(Engine(cores=("0-3",), threads_per_worker=2), "0-3").threads_per_worker == 2
+    assert engine_of(Engine(cores=("0-3",), tensor_parallel=2), "0-3").threads_per_worker == 2  # of each process
+    assert learner_of(Learner(cores=("0-3",)), "0-3").threads_per_rank == 4
+    assert engine_of(Engine(), None) == Engine()
+    assert learner_of(Learner(), None) == Learner()
 
 
 def test_threads_old_and_new_and_children_keep_to_the_cores_of_their_process() -> None:

@@ -266,6 +266,7 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'https://judge', requests_at_
         (["engine.tensor_parallel=2"], "engine.gpus_per_worker: got 0.5 ", "give a worker as many GPUs"),
         (["engine.gpus_per_worker=2"], "engine.gpus_per_worker: got 2", "raise engine.tensor_parallel"),
         (["learner.cores=['0','1','2','3']"], "learner.cores: 4 entries for learner.ranks 3", "leave some out"),
+        (["engine.workers_at_most=3"], "engine.workers_at_most: got 3, fewer than the 4", "raise it, lower those"),
         (["engine.cores=['0','1','2','3','4']"], "engine.cores: 5 entries for engine.workers 4", "leave some out"),
         (
             ["learner.cores=['0-1','2']", "learner.threads_per_rank=2"],

@@ -15,9 +15,11 @@ from ray.exceptions import RayActorError
 import cluster.pool
 import cluster.supervisor
 from cluster.pool import RolloutPool
+from cluster.room import NoRoom
 from cluster.sampling import RolloutWorkers
 from cluster.supervisor import NoWorkers
 from cluster.weight_update import WrongWeights
+from configs.bundles import Asked
 from configs.load import load_recipe
 from configs.schema import Engine, GroupsPerWorker
 from rollout.chat import ImageLimits
@@ -27,6 +29,7 @@ from rollout.occupancy import Occupancy
 from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
 from tests.unit import virtual_time
+from tests.unit.fake_room import FakeRoom
 
 SAMPLING = SamplingSettings(1.0, 8)
 WORDS = Path(__file__).parents[2] / "configs" / "words" / "words.yaml"
@@ -123,10 +126,20 @@ class FakeCluster:
         self.seconds_to_load = 1.0
         self.checksum = "good"
         self.cancelled: list[Any] = []  # what `generate` gave to wait for
+        self.rooms: list[FakeRoom] = []
+        self.nodes = ["node-0"]  # that rooms are on, in turn
+        self.crowded = False  # there is no room
 
     def options(self, **resources: object) -> SimpleNamespace:
         self.resources.append(resources)
         return SimpleNamespace(remote=self._new)
+
+    def room(self, asked: Asked) -> FakeRoom:
+        room = FakeRoom(asked, self.nodes[len(self.rooms) % len(self.nodes)])
+        if self.crowded:
+            room.there.clear()
+        self.rooms.append(room)
+        return room
 
     def kill(self, actor: FakeActor) -> None:
         actor.killed = True
@@ -141,6 +154,7 @@ class FakeCluster:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster_ = FakeCluster()
     monkeypatch.setattr(cluster.pool, "RolloutActor", cluster_)
+    monkeypatch.setattr(cluster.pool, "Room", cluster_.room)
     monkeypatch.setattr(cluster.supervisor.ray, "kill", cluster_.kill)
     monkeypatch.setattr(cluster.pool.ray, "cancel", cluster_.cancelled.append)
     return cluster_
@@ -219,6 +233,7 @@ def test_engines_are_asked_how_full_they_are_where_the_limit_is_to_be_found(fake
         assert pool.metrics == {
             "worker_restarts": 0.0,
             "queue/rollout": 0.0,
+            "live/rollout": 1.0,
             "worker/rollout-0/groups": 12.0,
             "worker/rollout-0/starts": 1.0,
             "engine/groups_at_most": 13.0,  # ten of its places are free
@@ -245,6 +260,44 @@ def test_workers_are_dealt_cores_and_a_replacement_takes_those_of_the_lost_one(f
     given = [setup.settings for actor in fake.actors for setup in actor.setups]
     dealt = [(settings.cores, settings.threads_per_worker) for settings in given]
     assert dealt == [(("0-3",), 4), (("4-5",), 2), (("0-3",), 4), (("4-5",), 2)]
+
+
+def test_workers_of_different_nodes_are_dealt_cores_of_their_own_node(fake: FakeCluster) -> None:
+    fake.nodes = ["node-0", "node-0", "node-1", "node-1"]
+
+    virtual_time.run(started(4, cores=("0-3", "4-5")))
+
+    dealt = [setup.settings.cores for actor in fake.actors for setup in actor.setups]
+    assert dealt == [("0-3",), ("4-5",)] * 2
+
+
+def test_a_worker_is_made_when_there_is_room_for_it_which_its_successor_takes_over(fake: FakeCluster) -> None:
+    fake.crowded = True
+
+    async def job() -> None:
+        starting = asyncio.create_task(started(1))
+        await asyncio.sleep(5.0)
+        assert fake.actors == []
+        (room,) = fake.rooms
+        room.there.set()
+        pool = await starting
+        fake.actors[0].fail["generate"] = EngineDied("gone")
+        await pool.generate(visit(0), SAMPLING)
+        assert (fake.rooms, room.removed) == ([room], False)
+        await pool.close()
+        assert room.removed
+
+    virtual_time.run(job())
+
+
+def test_a_pool_that_finds_no_room_ends_its_start_and_asks_for_none_any_more(fake: FakeCluster) -> None:
+    fake.crowded = True
+
+    with pytest.raises(NoRoom, match="no room for rollout-0, 1 CPU"):
+        virtual_time.run(started(2))
+
+    assert fake.actors == []
+    assert [room.removed for room in fake.rooms] == [True, True]
 
 
 @pytest.mark.parametrize("death", [RayActorError(), EngineDied("gone")])
@@ -395,6 +448,31 @@ def test_weights_that_are_wrong_twice_end_the_run(fake: FakeCluster) -> None:
 
     with pytest.raises(WrongWeights, match="checksum other after version 1, the learner sent good"):
         virtual_time.run(job())
+
+
+def test_a_worker_that_joins_while_a_run_goes_on_holds_the_newest_weights_before_its_first_visit(
+    fake: FakeCluster,
+) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(1, workers_at_most=3)
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        fake.crowded = True
+        pool.grow()
+        await asyncio.sleep(1000.0)  # longer than any wait that has a limit
+        _, early, late = fake.rooms
+        early.there.set()
+        await asyncio.sleep(10.5)  # it has started and is loading version 1
+        await pool.load(Update(2))  # type: ignore[arg-type]
+        await asyncio.sleep(1.0)
+        await asyncio.gather(*(pool.generate(visit(n), SAMPLING) for n in range(4)))
+        assert not late.there.is_set()
+        return pool
+
+    pool = virtual_time.run(job())
+
+    assert [(actor.held, len(actor.groups)) for actor in fake.actors] == [([1, 2], 2), ([1, 2], 2)]
+    assert len({setup.seed for actor in fake.actors for setup in actor.setups}) == 2
+    assert (pool.size, pool.metrics["live/rollout"]) == (2, 2.0)
 
 
 def test_wrong_weights_of_a_replacement_end_the_run_too(fake: FakeCluster) -> None:

@@ -24,6 +24,7 @@ from rollout.prompts import Message, Prompt
 from rollout.scorer_process import UnusableScorer
 from rollout.worker import Visit
 from tests.unit import virtual_time
+from tests.unit.fake_room import FakeRoom
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 OWN = "rewards.correctness=a.b:C"  # one group at a time
@@ -132,6 +133,7 @@ class FakeCluster:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster_ = FakeCluster()
     monkeypatch.setattr(cluster.rewarding, "RewardActor", cluster_)
+    monkeypatch.setattr(cluster.rewarding, "Room", FakeRoom)
     monkeypatch.setattr(cluster.supervisor.ray, "kill", cluster_.kill)
     return cluster_
 
@@ -267,6 +269,7 @@ def test_responses_without_a_score_are_counted_by_their_cause(fake: FakeCluster,
     assert virtual_time.run(job()).counts == {
         "reward_worker_restarts": 0.0,
         "queue/reward": 0.0,
+        "live/reward": 1.0,
         "worker/reward-0/groups": 0.0,
         "worker/reward-0/starts": 1.0,
         "unscored/ScorerError": 4.0,

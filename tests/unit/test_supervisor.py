@@ -52,7 +52,12 @@ def test_the_load_is_what_each_has_and_what_waits_but_not_for_those_who_gave_up(
         await asyncio.sleep(0.0)
         return supervisor.load("w")
 
-    assert virtual_time.run(job()) == {"queue/w": 2.0, "worker/w/groups": 2.0, "worker/w/starts": 1.0}
+    assert virtual_time.run(job()) == {
+        "queue/w": 2.0,
+        "live/w": 1.0,
+        "worker/w/groups": 2.0,
+        "worker/w/starts": 1.0,
+    }
 
 
 def test_whoever_is_cancelled_before_or_with_a_place_in_hand_keeps_none() -> None:

@@ -31,6 +31,7 @@ from rollout.engine_setup import EngineSetup
 from rollout.prompts import Message, Prompt
 from rollout.simulated import SimulatedEngine, Simulation
 from rollout.worker import Visit
+from tests.unit.fake_room import FakeRoom
 from tests.unit.object_store import ObjectStore
 
 Weights = dict[str, torch.Tensor]
@@ -289,6 +290,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> list[FakeActor]:
         actor.killed = True
 
     monkeypatch.setattr(cluster.pool, "RolloutActor", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=make)))
+    monkeypatch.setattr(cluster.pool, "Room", FakeRoom)
     monkeypatch.setattr(cluster.supervisor.ray, "kill", kill)
     return made
 
