@@ -1,26 +1,18 @@
-"""A log's numbers on their way through Ray's metrics port into a real Prometheus, with our dashboard and alerts.
-
-Needs the binaries `prometheus` and `promtool`, which Debian's package `prometheus` brings.
-"""
+"""A log's numbers on their way through Ray's metrics port into a real Prometheus, with our dashboard and alerts."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import ray
-import urllib3
-import yaml
 
 from cluster.gauge_names import DESCRIPTIONS
 from cluster.gauges import Phase
@@ -35,54 +27,27 @@ from rollout.engine import SamplingSettings
 from rollout.engine_setup import EngineSetup
 from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
+from tests.integration.prometheus import (
+    DEPLOY,
+    EVERY_SECOND,
+    Prometheus,
+    needs_prometheus,
+    soon,
+    started_prometheus,
+)
 
 ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "cluster" / "deploy"
 DEMO = ROOT / "configs" / "emoji" / "demo.yaml"
-SECONDS = 60.0  # for what takes a few: exports and scrapes are every second here
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        shutil.which("prometheus") is None or shutil.which("promtool") is None,
-        reason="no prometheus and promtool in PATH (Debian: apt-get install prometheus)",
-    ),
-]
-
-T = TypeVar("T")
-
-
-def soon(look: Callable[[], T]) -> T:
-    """What `look` finds, as soon as it is anything."""
-    until = time.monotonic() + SECONDS
-    while not (found := look()):
-        assert time.monotonic() < until, f"nothing in {SECONDS:.0f} s"
-        time.sleep(0.5)
-    return found
-
-
-@dataclass(frozen=True)
-class Prometheus:
-    """A running server."""
-
-    url: str
-
-    def ask(self, path: str, **fields: str) -> Any:
-        """What an API answers; a query that is wrong fails here."""
-        answer = urllib3.request("GET", f"{self.url}/api/v1/{path}", fields=fields, timeout=10.0).json()
-        assert answer["status"] == "success", answer
-        return answer["data"]
-
-    def values(self, expression: str) -> list[float]:
-        """The value of each series of an expression now."""
-        return [float(series["value"][1]) for series in self.ask("query", query=expression)["result"]]
+pytestmark = [pytest.mark.integration, needs_prometheus]
 
 
 @pytest.fixture(scope="module")
 def every_second() -> Iterator[None]:
     """Ray exports as often as it can."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        for name, value in EVERY_SECOND.items():
+            patch.setenv(name, value)
         yield
 
 
@@ -90,37 +55,10 @@ def every_second() -> Iterator[None]:
 def prometheus(
     every_second: None, own_ray: None, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """A Prometheus that finds Ray's nodes as docs/monitoring.md says, and has our alerts."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(DEPLOY / "alerts.yml")],
-        "scrape_configs": [
-            {
-                "job_name": "ray",
-                "file_sd_configs": [
-                    {
-                        "files": [str(ray_folder / "ray" / "prom_metrics_service_discovery.json")],
-                        "refresh_interval": "1s",
-                    }
-                ],
-            }
-        ],
-    }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    options = {"config.file": folder / "prometheus.yml", "storage.tsdb.path": folder, "web.listen-address": address}
-    with (folder / "output").open("wb") as output:
-        server = subprocess.Popen(
-            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stdout=output, stderr=output
-        )
-    try:
-        yield Prometheus(f"http://{address}")
-    finally:
-        server.terminate()
-        server.wait(30)
+    """A Prometheus beside the cluster."""
+    discovery = ray_folder / "ray" / "prom_metrics_service_discovery.json"
+    with started_prometheus(discovery, tmp_path_factory.mktemp("prometheus")) as server:
+        yield server
 
 
 def everything(value: float) -> dict[str, float]:
@@ -135,15 +73,8 @@ def logged(prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> 
         log.phase(Phase.TRAINING)
         for step in (1, 2, 3):
             log.log({**everything(step / 10), "warning/collapse": 1.0}, step)
-        soon(lambda: _up(prometheus) and prometheus.values("ray_caliber_step") == [3.0])
+        soon(lambda: prometheus.up and prometheus.values("ray_caliber_step") == [3.0])
         yield log
-
-
-def _up(prometheus: Prometheus) -> bool:
-    try:
-        return urllib3.request("GET", f"{prometheus.url}/-/ready", timeout=10.0, retries=False).status == 200
-    except urllib3.exceptions.HTTPError:
-        return False
 
 
 def dashboard() -> list[str]:
