@@ -47,7 +47,7 @@ class Hiring:
         self._room = room
         self._seconds_for_room = seconds_for_room
         self._needed = needed
-        self._waits: set[asyncio.Timeout] = set()  # for room
+        self._limits: set[asyncio.Timeout] = set()  # of the waits for room that began when too few workers lived
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -57,12 +57,13 @@ class Hiring:
     def grow(self) -> None:
         """Bring up the others, each when there is room for it."""
         for worker in self._workers[self._needed :]:
-            self._begin(worker)
+            self.bring_up(worker)
 
-    def replace(self, worker: Worker) -> None:
-        """Bring up a successor for a worker that lives no longer."""
-        self._limit_waits()
-        self._begin(worker)
+    def bring_up(self, worker: Worker) -> None:
+        """Bring up a worker that does not live, or does no longer, for as long as that takes where it may."""
+        task = asyncio.create_task(self._hire(worker))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def end(self) -> None:
         """Bring up no more."""
@@ -77,11 +78,6 @@ class Hiring:
     @property
     def _short(self) -> bool:
         return self._live < self._needed
-
-    def _begin(self, worker: Worker) -> None:
-        task = asyncio.create_task(self._hire(worker))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _hire(self, worker: Worker) -> None:
         while not worker.live:
@@ -113,7 +109,8 @@ class Hiring:
                 raise
             else:
                 worker.live = True  # with no await since `ready` ended: what it saw last still holds
-                self._limit_waits()
+                if not self._short:
+                    self._lift_limits()
                 self._turns.serve()
                 return
         raise NoWorkers(f"{worker.name} could not be started in {ATTEMPTS} attempts") from cause
@@ -123,18 +120,13 @@ class Hiring:
             return
         worker.room = worker.room or self._room(worker)
         limit = asyncio.timeout(self._seconds_for_room if self._short else None)
-        self._waits.add(limit)
+        self._limits.add(limit)
         try:
             await worker.room.held(limit)
         finally:
-            self._waits.discard(limit)
+            self._limits.discard(limit)
 
-    def _limit_waits(self) -> None:
-        """Waits for room have a limit while too few workers live, from when that began."""
-        for limit in self._waits:
-            if limit.expired():
-                continue
-            if not self._short:
+    def _lift_limits(self) -> None:
+        for limit in self._limits:
+            if not limit.expired():
                 limit.reschedule(None)
-            elif limit.when() is None and self._seconds_for_room is not None:
-                limit.reschedule(asyncio.get_running_loop().time() + self._seconds_for_room)

@@ -125,7 +125,7 @@ class Supervisor:
         self.restarts += 1
         logger.warning("%s is lost and will be replaced; its work is given to others: %s", worker.name, error)
         self._kill(actor)
-        self._hiring.replace(worker)
+        self._hiring.bring_up(worker)
 
     async def close(self, seconds: float, setting: str) -> None:
         """End the actors' processes, after each live one's own `close` within `seconds`, which `setting` gave."""

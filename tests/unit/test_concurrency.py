@@ -280,8 +280,11 @@ def test_a_worker_whose_engine_died_is_replaced_and_begins_anew() -> None:
         supervisor.workers[1].busy = 4
         await asyncio.sleep(1.5)
         assert [worker.at_once for worker in supervisor.workers] == [8, 2]
+        assert limits.metrics()["engine/groups"] == 2.0
         dead.add(1)
-        await asyncio.sleep(6.2)
+        await asyncio.sleep(1.2)
+        assert limits.metrics()["engine/groups"] == 0.0  # of the one that is there
+        await asyncio.sleep(5.0)
         assert supervisor.restarts == 1
         assert [worker.at_once for worker in supervisor.workers] == [8, 8]
         assert limits.metrics()["engine/groups_at_most"] == 8

@@ -23,13 +23,18 @@ def test_eight_gpus_on_two_nodes_are_no_room_for_an_engine_of_eight() -> None:
 
 
 def test_who_needs_most_gpus_is_placed_first_whatever_the_order() -> None:
-    learner, engines = asked("learner ranks", 4, 1, 1), asked("rollout workers", 1, 1, 4)
-    nodes = [Bundle(16, 4), Bundle(16, 4)]
+    learner, engines = asked("learner ranks", 1, 1, 1), asked("rollout workers", 2, 1, 4)
 
-    found = fit([learner, engines], nodes)
+    found = fit([learner, engines], [Bundle(16, 4), Bundle(16, 5)])
 
     assert found.missing == []
-    assert sorted(len(on) for _, on in found.placed) == [1, 1]  # no rank is on the engine's node, nor on a third
+    assert found.placed == ((learner, {1: 1}), (engines, {0: 1, 1: 1}))
+
+
+def test_ranks_share_a_node_where_one_has_room() -> None:
+    ((_, on),) = fit([asked("learner ranks", 4, 1, 1)], [GPUS_8, Bundle(16, 4), GPUS_8]).placed
+
+    assert on == {1: 4}
 
 
 def test_cpus_are_found_beside_no_gpus_where_there_are_such() -> None:
@@ -50,7 +55,7 @@ def test_who_finds_none_is_told_with_their_number_and_what_is_left_is_known() ->
 
 
 def test_parts_of_a_cpu_add_up_to_it() -> None:
-    assert fit([asked("w", 10, 0.1, 0)], [Bundle(1, 0)]).missing == []
+    assert fit([asked("w", 3, 0.2, 0)], [Bundle(0.6, 0)]).missing == []  # 0.6 - 0.2 - 0.2 < 0.2
 
 
 @given(

@@ -138,10 +138,15 @@ def test_the_limit_is_lifted_when_enough_are_there_again() -> None:
         await place.grown()
         place.lose_with_its_node("a")
         place.lose_with_its_node("b")
-        await asyncio.sleep(LIMIT - 2.0)
-        place.rooms["b"].there.set()
-        await asyncio.sleep(FOREVER)
-        assert place.live == ["b", "c"]
+        await asyncio.sleep(LIMIT / 2)
+        place.rooms["a"].there.set()
+        await asyncio.sleep(LIMIT / 2 - 5.0)
+        place.lose_with_its_node("c")  # too few again, when the limit of the wait for b would be over
+        await asyncio.sleep(LIMIT - 1.0)
+        assert await place.work() == "a"
+        await asyncio.sleep(2.0)
+        with pytest.raises(NoWorkers):
+            await place.work()
 
     run(job())
 

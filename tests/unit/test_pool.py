@@ -263,12 +263,12 @@ def test_workers_are_dealt_cores_and_a_replacement_takes_those_of_the_lost_one(f
 
 
 def test_workers_of_different_nodes_are_dealt_cores_of_their_own_node(fake: FakeCluster) -> None:
-    fake.nodes = ["node-0", "node-0", "node-1", "node-1"]
+    fake.nodes = ["node-0", "node-1"]
 
     virtual_time.run(started(4, cores=("0-3", "4-5")))
 
     dealt = [setup.settings.cores for actor in fake.actors for setup in actor.setups]
-    assert dealt == [("0-3",), ("4-5",)] * 2
+    assert dealt == [("0-3",), ("0-3",), ("4-5",), ("4-5",)]
 
 
 def test_a_worker_is_made_when_there_is_room_for_it_which_its_successor_takes_over(fake: FakeCluster) -> None:
