@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -186,8 +187,10 @@ class Supervisor:
             self._waiting.popleft().set_result(worker)
 
     async def _replace(self, worker: Worker) -> None:
+        lost = time.monotonic()
         try:
             await self._bring_up(worker)
+            logger.warning("%s works again, %.1f s after it was lost", worker.name, time.monotonic() - lost)
         except Exception as error:
             logger.exception("%s cannot be replaced", worker.name)
             self._fatal = error  # whoever waits for a worker raises it
