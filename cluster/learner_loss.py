@@ -1,4 +1,4 @@
-"""A learner rank that is lost takes the others with it: they wait for it in every step. The stage starts them all again.
+"""A lost learner rank takes the others with it, which wait for it in every step: the stage starts them all again.
 
 It goes on from its last checkpoint, as a job does that was killed and given again; the steps since are taken again.
 """
