@@ -27,6 +27,7 @@ from cluster.checkpoints import CheckpointFolder
 from cluster.run_folder import RunFolder, StageFolder
 from configs.load import load_recipe
 from configs.schema import Recipe
+from rollout.rollout_file import read_rollouts
 
 TINY = Path(__file__).parents[1] / "integration" / "tiny.yaml"
 STORE_BYTES = 100 * 2**20  # of each raylet's object store
@@ -38,7 +39,7 @@ SETTINGS = (
     "engine.cpus_per_worker=2",  # all that a node has, and more than the head has
     "learner.cpus_per_rank=0.05",
     "reward_service.cpus_per_worker=0.05",
-    "reward_service.workers=2",
+    "engine.workers=1",  # without it the run stands still, and takes no steps while it is replaced
 )
 ROLLOUT, ENGINE, REWARD, LEARNER = "ray::RolloutWorker", "VLLM::EngineCore", "ray::RewardWorker", "ray::RlActor"
 _SECONDS_TO_COME_TRUE = 900.0
@@ -46,7 +47,7 @@ _SECONDS_TO_COME_TRUE = 900.0
 
 @contextmanager
 def raylets(folder: Path, nodes: int) -> Iterator[Cluster]:
-    """A cluster of a head, where the driver, the learner and the reward workers are, and nodes of one engine each.
+    """A cluster of a head, where the driver, the learner and the reward worker are, and nodes that hold an engine each.
 
     Groups of any size lie in the object stores of the nodes, where small ones are handed to the driver else.
     """
@@ -78,7 +79,7 @@ def processes(title: str, of: psutil.Process | None = None) -> list[psutil.Proce
 
 @contextmanager
 def standing(title: str) -> Iterator[None]:
-    """Within the block the processes of a title stand still: what waits for them costs the run no steps."""
+    """Within the block the processes of a title stand still."""
     stopped = processes(title)
     for process in stopped:
         process.suspend()
@@ -118,6 +119,11 @@ class Job:
     def step(self) -> int:
         """The last one that it has logged."""
         return self.lines[-1]["step"] if self.lines else 0
+
+    @property
+    def scored(self) -> int:
+        """Groups that it has scored."""
+        return sum(1 for file in self.stage.rollouts.glob("*.rollouts") for _ in read_rollouts(file, strict=False))
 
     def until(self, true: Callable[[], object], what: str) -> float:
         """Wait until something is true of the running job; returns the seconds that took."""
@@ -175,9 +181,3 @@ def job(cluster: Cluster, folder: Path, model: Path, *settings: str) -> Iterator
 def kill(process: psutil.Process) -> None:
     """As `kill -9` does."""
     process.send_signal(signal.SIGKILL)
-
-
-def measured(fault: str, **seconds: float) -> None:
-    """Print how long it took to get over a fault."""
-    times = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items())
-    print(f"\nMEASURED {fault}: {times}", flush=True)
