@@ -1,6 +1,7 @@
 # make demo    all three stages on the emoji recipe, and the table of what came out
 # make words   the same on rated words, from a pretrained model
-# make test    lint, types and every test
+# make test    lint, types and every test but those of
+# make chaos   faults of whole runs: processes killed, hung and stopped, a node lost; times to recover are printed
 # Each creates .venv and installs into it first; once that is done, it takes no time.
 
 # The first of these that is Python 3.11 to 3.13 and can make a virtual environment.
@@ -9,7 +10,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 	>/dev/null 2>&1 && echo $(name))))
 BIN := .venv/bin
 
-.PHONY: install demo words test lint format clean constraints
+.PHONY: install demo words test chaos lint format clean constraints
 
 install: $(BIN)/python
 	@$(BIN)/python -m cluster.setup.install
@@ -27,6 +28,9 @@ words: install
 
 test: lint
 	$(BIN)/python -m pytest
+
+chaos: install
+	$(BIN)/python -m pytest -m chaos -s tests/chaos
 
 lint: install
 	$(BIN)/ruff check .

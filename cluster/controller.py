@@ -33,6 +33,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import ObjectLostError
 
 from cluster.broadcast_sender import Offer
 from cluster.dealing import deal
@@ -134,7 +135,7 @@ class Controller:
             with ExitStack() as clock:
                 sampled = await self._parts.pool.generate(visit, self._sampling, begins)
             record, group = await self._parts.rewards.score(sampled, visit)
-        except EngineError as error:
+        except (EngineError, ObjectLostError) as error:  # lost: with the node that sampled it, before it was scored
             logger.error("group %d of prompt %s is dropped: %s", visit.group_id, visit.prompt.prompt_id, error)
         await self._ended.put((visit, record, group))
 

@@ -112,6 +112,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "worker/{worker}/groups": "Groups a worker has",
     "worker/{worker}/starts": "Times a worker was started",
     "checkpoints_failed": "Checkpoints that could not be written since the start",
+    "groups_unwritten": "Groups that the rollout files lack since the start: the disk did not take them",
     "worker_restarts": "Rollout workers replaced since the start",
     "reward_worker_restarts": "Reward workers replaced since the start",
     "engine/groups_at_most": "Groups a worker may have at once, mean",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -80,6 +81,7 @@ class Hiring:
         return self._live < self._needed
 
     async def _hire(self, worker: Worker) -> None:
+        lost, before = time.monotonic(), worker.starts
         while not worker.live:
             try:
                 await self._bring_up(worker)
@@ -90,7 +92,10 @@ class Hiring:
                     return
                 logger.exception("%s cannot be had; it is tried again in %.0f s", worker.name, SECONDS_OF_REST)
                 await asyncio.sleep(SECONDS_OF_REST)
-        logger.warning("%s has joined: %d are there", worker.name, self._live)
+        if before:
+            logger.warning("%s works again, %.1f s after it was lost", worker.name, time.monotonic() - lost)
+        else:
+            logger.warning("%s has joined: %d are there", worker.name, self._live)
 
     async def _bring_up(self, worker: Worker) -> None:
         cause: BaseException | None = None

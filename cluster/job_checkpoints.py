@@ -23,6 +23,7 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.checkpoints import Checkpoint, CheckpointError, CheckpointFolder
+from cluster.learner_loss import LearnerLost
 from cluster.learners import LearnerGroup
 from cluster.records import GroupRecord
 from cluster.waiting import WaitedTooLong
@@ -59,7 +60,7 @@ class JobCheckpoints:
         """Wait for what is being written. Where that fails, it is told: the job ends for a reason of its own."""
         try:
             await self.written()
-        except (CheckpointError, WaitedTooLong, RayError) as error:
+        except (CheckpointError, LearnerLost, WaitedTooLong, RayError) as error:
             logger.error("the checkpoint begun last is not whole: %s", error)
 
     async def save(

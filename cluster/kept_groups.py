@@ -18,7 +18,7 @@ def write_groups(file: Path, groups: Sequence[ray.ObjectRef]) -> FileSum:
     with RolloutWriter(file) as writer:
         for group in groups:
             writer.append_encoded(ray.get(group))
-        writer.flush(sync=True)
+        writer.sync()
     return sum_of(file)
 
 

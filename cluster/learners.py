@@ -10,6 +10,7 @@ from typing import Any, Self
 import ray
 
 from cluster.actor_names import next_name
+from cluster.learner_loss import results_of
 from cluster.room import Room
 from cluster.waiting import within
 from configs.bundles import learner_ranks
@@ -72,20 +73,21 @@ class LearnerGroup:
         return len(self._actors)
 
     async def call(self, method: str, *arguments: object) -> list[Any]:
-        """Call a method with the same arguments on every rank; results by rank."""
+        """Call a method with the same arguments on every rank; results by rank. Raises LearnerLost."""
         return await self._gather(method, [arguments] * len(self._actors))
 
     async def call_each(self, method: str, arguments: Sequence[Sequence[object]]) -> list[Any]:
-        """Call a method with each rank's own arguments; results by rank."""
+        """Call a method with each rank's own arguments; results by rank. Raises LearnerLost."""
         return await self._gather(method, arguments)
 
     async def _gather(self, method: str, arguments: Sequence[Sequence[object]]) -> list[Any]:
         references = [getattr(actor, method).remote(*own) for actor, own in zip(self._actors, arguments, strict=True)]
-        waits = [
-            within(reference, self._seconds, f"learner-{index} to {method}")
-            for index, reference in enumerate(references)
-        ]
-        return list(await asyncio.gather(*waits))
+        names = [f"learner-{index}" for index in range(self.size)]
+        calls = {
+            name: asyncio.create_task(within(reference, self._seconds, f"{name} to {method}"))
+            for name, reference in zip(names, references, strict=True)
+        }
+        return await results_of(calls, method)
 
     def close(self) -> None:
         """End the ranks' processes."""

@@ -10,6 +10,7 @@ from cluster.digests import STAGES, evaluation_digest, training_digest
 from cluster.evaluation import evaluate, model_tokenizer
 from cluster.final_table import final_table
 from cluster.job_book import EVALUATING, SEEDING, TRAINING, JobBook, working_in
+from cluster.learner_loss import through_losses
 from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
 from cluster.mirror import mirrored
@@ -106,15 +107,22 @@ async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: Rollo
         prompts = await seed_confidences(recipe, start, workers)
         book.now(TRAINING)
     await workers.close()  # the learner needs the room
-    await run_sft(recipe, number, settings, start, prompts)
+    await through_losses(
+        run.stage(number).checkpoints, lambda: run_sft(recipe, number, settings, start, prompts), workers.close
+    )
 
 
 async def _reinforce(recipe: Recipe, run: RunFolder, workers: RolloutWorkers) -> None:
     start = str(run.stage(2).model)
-    with Room(learner_ranks(recipe.learner)) as room:
-        # Before that of workers which are not there yet: they go where there is room, its ranks are to share nodes.
-        await room.held(asyncio.timeout(recipe.rl.seconds_per_wait))
-        await run_rl(recipe, start, await workers.holding(start, to_train=True), room)
+
+    async def reinforce() -> None:
+        with Room(learner_ranks(recipe.learner)) as room:
+            # Before that of workers which are not there yet: they go where there is room, its ranks are to share nodes.
+            await room.held(asyncio.timeout(recipe.rl.seconds_per_wait))
+            await run_rl(recipe, start, await workers.holding(start, to_train=True), room)
+
+    # Closed after a loss: they hold newer weights than the checkpoint that the learner goes on from.
+    await through_losses(run.stage(3).checkpoints, reinforce, workers.close)
     workers.now_hold(str(run.stage(3).model))
 
 

@@ -38,6 +38,7 @@ class GroupRecord:
     oldest_version: int
     samples: tuple[SampleRecord, ...]
     generation_seconds: float
+    written: bool = True  # to the rollout file; a full disk takes no more
 
     @property
     def scored(self) -> tuple[SampleRecord, ...]:

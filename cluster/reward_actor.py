@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -13,10 +15,12 @@ from cluster.actor_names import NamedActor
 from cluster.matchers import opened
 from cluster.records import GroupRecord, record_of
 from configs.schema import Recipe
-from rollout.codec import decode_group
+from rollout.codec import decode_group, encode_group
 from rollout.prompts import Prompt
 from rollout.rollout_file import RolloutWriter
 from rollout.scored import GroupScorer
+
+logger = logging.getLogger(__name__)
 
 
 class RewardWorker(NamedActor):
@@ -44,13 +48,18 @@ class RewardWorker(NamedActor):
         """The record of the scored group, and the group encoded.
 
         A worker that dies between writing and answering leaves the group on disk, and another one scores and writes it
-        again: a group may be in the files twice, and readers keep the last one they meet (`cluster.rescore`).
+        again: a group may be in the files twice, and readers keep the last one they meet (`cluster.rescore`). Where the
+        disk does not take a group, the record says so, and the group is trained on all the same.
         """
         group = self._scorer.score(decode_group(encoded), prompt)
+        scored = encode_group(group)
         with self._writing:
-            written = self._writer.append(group)
-            self._writer.flush()
-        return record_of(group), written
+            try:
+                self._writer.append_encoded(scored)
+            except OSError as error:
+                logger.error("GROUP %d IS NOT WRITTEN to %s: %s", group.group_id, self._file, error)
+                return replace(record_of(group), written=False), scored
+        return record_of(group), scored
 
     def close(self) -> None:
         """Close the rollout file, and end the matcher's process or connections."""

@@ -44,6 +44,7 @@ class RewardService:
             seconds_for_room=recipe.rl.seconds_per_wait,
         )
         self._failures: Counter[str] = Counter()
+        self._unwritten = 0
 
     async def start(self) -> None:
         """Start all workers, at once. Raises what a worker's matcher says of itself, or NoWorkers."""
@@ -51,10 +52,13 @@ class RewardService:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        """The workers' load, and since the start: workers replaced, and responses without a score by the error."""
+        """The workers' load; since the start: workers replaced, groups not on disk, responses unscored by the error."""
         failures = {f"unscored/{cause}": float(number) for cause, number in self._failures.items()}
-        restarts = {"reward_worker_restarts": float(self._supervisor.restarts)}
-        return {**restarts, **failures, **self._supervisor.load("reward")}
+        counts = {
+            "reward_worker_restarts": float(self._supervisor.restarts),
+            "groups_unwritten": float(self._unwritten),
+        }
+        return {**counts, **failures, **self._supervisor.load("reward")}
 
     async def score(self, encoded: ray.ObjectRef, visit: Visit) -> tuple[GroupRecord, ray.ObjectRef]:
         """The record of the scored group and a reference to it; EngineError where no worker survives it."""
@@ -64,6 +68,7 @@ class RewardService:
             return await self._within(record, f"{worker.name} to score group {visit.group_id}"), group
 
         record, group = await self._supervisor.do(score, f"group {visit.group_id}")
+        self._unwritten += not record.written
         self._failures.update(s.failure.partition(":")[0] for s in record.samples if s.failure is not None)
         return record, group
 

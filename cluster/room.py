@@ -10,6 +10,7 @@ import logging
 from types import TracebackType
 from typing import Any, Self
 
+import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -32,12 +33,14 @@ class Room:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._resources = {
+        resources = {
             name: amount for name, amount in (("CPU", asked.bundle.cpus), ("GPU", asked.bundle.gpus)) if amount
         }
-        bundles = [self._resources] * asked.count
+        bundles = [resources] * asked.count
         name = next_name(f"room of {asked.who}")
-        self._group = placement_group(bundles, "PACK", name) if self._resources else None
+        # A trial of Ray Tune is in a placement group of its own, where its actors are placed without being told.
+        wanted = resources and ray.util.get_current_placement_group() is None
+        self._group = placement_group(bundles, "PACK", name) if wanted else None
 
     async def held(self, limit: asyncio.Timeout) -> None:
         """Wait until it is there, or is there again, and tell of the wait in the log.
@@ -70,7 +73,7 @@ class Room:
         return {**amounts, "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, number)}
 
     def nodes(self) -> list[str]:
-        """The node that each actor is on, by its id; the same "" for all where they reserve nothing."""
+        """The node that each actor is on, by its id; the same "" for all where nothing is reserved here."""
         if self._group is None:
             return [""] * self._asked.count
         on = placement_group_table(self._group)["bundles_to_node_id"]

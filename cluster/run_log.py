@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,16 @@ from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from uuid import uuid4
 
 import ray
 
 from cluster.gauges import Gauges, Phase
 from cluster.stopped import Stopped
-from cluster.wandb_service import keep_service
-from configs.schema import Recipe, Wandb, WandbMode
+from cluster.wandb_run import wandb_run
+from configs.schema import Recipe
+from rollout.whole_appends import WholeAppends
+
+logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, float | None]
 
@@ -53,13 +56,13 @@ class RunLog:
         self, folder: Path, stage: str, columns: Sequence[Column], recipe: Recipe, warnings: Sequence[str] = ()
     ) -> None:
         """`warnings` stand above the columns' names wherever those are written."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "log.jsonl").open("a+", encoding="utf-8", newline="\n")
+        self._file = WholeAppends(folder / "log.jsonl")
+        self._unwritten = b""  # lines that the disk did not take
         self._columns = columns
         self._warnings = warnings
         self._lines = 0
         self._stage = stage
-        self._wandb = _wandb_run(recipe.wandb, folder, stage, recipe)
+        self._wandb = wandb_run(folder, stage, recipe)
         self._gauges = Gauges(recipe.name, stage) if ray.is_initialized() else None
 
     def log(self, metrics: Metrics, step: int) -> None:
@@ -74,12 +77,22 @@ class RunLog:
             )
         print("  ".join([f"{step:>8}", *(c.show(metrics) for c in self._columns)]), flush=True)
         self._lines += 1
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        self._write(json.dumps({"step": step, **metrics}) + "\n")
         if self._wandb is not None:
             self._wandb.log({name: value for name, value in metrics.items() if value is not None}, step=step)
         if self._gauges is not None:
             self._gauges.line({"step": float(step), **metrics})
+
+    def _write(self, line: str) -> None:
+        """Append a line; where the disk does not take it, it comes with the next one."""
+        self._unwritten += line.encode()
+        try:
+            self._file.append(self._unwritten)
+        except OSError as error:
+            lines = self._unwritten.count(b"\n")
+            logger.error("%s: %d lines of the log wait for the disk to take them: %s", self._stage, lines, error)
+        else:
+            self._unwritten = b""
 
     def phase(self, phase: Phase) -> None:
         """What the job does from now on; only Ray's gauges tell it."""
@@ -88,9 +101,10 @@ class RunLog:
 
     def back_to(self, step: int) -> None:
         """Forget the file's lines of later steps, which are taken again, and what follows a line that was cut off."""
-        self._file.seek(0)
-        kept = takewhile(lambda line: _step_of(line) <= step, self._file.readlines())
-        self._file.truncate(sum(len(line.encode()) for line in kept))
+        file = self._file.file
+        file.seek(0)
+        kept = takewhile(lambda line: _step_of(line) <= step, file.readlines())
+        file.truncate(sum(map(len, kept)))
 
     def __enter__(self) -> Self:
         return self
@@ -106,30 +120,9 @@ class RunLog:
             self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped | CancelledError) else 1)
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     """The step of a line of the file; of one that is not whole it is later than any."""
     try:
-        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
     except ValueError:
         return math.inf
-
-
-def _wandb_run(settings: Wandb, folder: Path, stage: str, recipe: Recipe):  # type: ignore[no-untyped-def]
-    if settings.mode is WandbMode.DISABLED:
-        return None
-    import wandb  # here: it takes a second to import, and most runs do without
-
-    keep_service()
-    # A resumed job goes on in the same run; which one that is lies beside the log, and goes where that goes.
-    kept = folder / "wandb_run_id"
-    if not kept.exists() or not kept.read_text(encoding="utf-8"):
-        kept.write_text(uuid4().hex, encoding="utf-8")
-    return wandb.init(
-        id=kept.read_text(encoding="utf-8"),
-        resume="allow",
-        project=settings.project,
-        name=f"{recipe.name}-{stage}",
-        dir=str(folder),
-        mode=settings.mode.value,  # type: ignore[arg-type]  # the same words
-        config=recipe.model_dump(mode="json"),
-    )

@@ -25,6 +25,7 @@ from typing import BinaryIO, Self
 
 from rollout.codec import GROUP_BYTES, CodecError, decode_group, encode_group
 from rollout.trajectory import Group
+from rollout.whole_appends import WholeAppends
 
 _log = logging.getLogger(__name__)
 
@@ -47,19 +48,19 @@ class TornTailError(CodecError):
 class RolloutWriter:
     """Appends groups to a rollout file; one writer for a file at a time.
 
-    `append` may keep bytes in this process. After `flush` a read, or the death of this process,
-    finds them; after `flush(sync=True)` the death of the machine does too. Opening a file with a
-    torn tail cuts the tail off with a warning.
+    After `append` a read, or the death of this process, finds the group; after `sync` the death of the
+    machine does too. Where the disk does not take a group, OSError is raised and the file is as it was.
+    Opening a file with a torn tail cuts the tail off with a warning.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab+")
+        self._appends = WholeAppends(path)
+        self._file = self._appends.file
         try:
             self._prepare()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def append(self, group: Group) -> bytes:
@@ -71,17 +72,15 @@ class RolloutWriter:
     def append_encoded(self, payload: bytes) -> None:
         """Add what `encode_group` made of a group."""
         checked = struct.pack("<II", len(payload), zlib.crc32(payload))
-        self._file.write(checked + struct.pack("<I", zlib.crc32(checked)) + payload)
+        self._appends.append(checked + struct.pack("<I", zlib.crc32(checked)) + payload)
 
-    def flush(self, *, sync: bool = False) -> None:
-        """Hand everything appended to the operating system; with `sync`, wait for the disk."""
-        self._file.flush()
-        if sync:
-            os.fsync(self._file.fileno())
+    def sync(self) -> None:
+        """Wait until everything appended is on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and close. May be called again."""
-        self._file.close()
+        """Close the file. May be called again."""
+        self._appends.close()
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +101,7 @@ class RolloutWriter:
                 _log.warning("%s; cutting %d bytes off", torn, _size(self._file) - torn.offset)
             self._file.truncate(torn.offset)
             if not torn.offset:
-                self._file.write(HEADER)
-                self._file.flush()
+                self._appends.append(HEADER)
 
 
 def read_rollouts(path: Path, *, strict: bool = True) -> Iterator[Group]:

@@ -115,13 +115,13 @@ class VllmEngine:
 
     async def generate(self, prompt: Prompt, sampling: SamplingSettings) -> EngineOutput:
         """See `rollout.engine.Engine`. Raises ValueError for a prompt this model can never answer."""
-        started = time.time()
+        started, began = time.time(), time.monotonic()
         with self._meter.request(), self._as_engine_errors(prompt):
             for _ in range(_ATTEMPTS):
                 output = await self._sample(prompt, sampling)
                 if output.outputs[0].finish_reason != _RETRYABLE:
                     break
-            return engine_output(output, started)
+            return engine_output(output, started, time.monotonic() - began)
 
     def occupancy(self) -> Occupancy:
         """See `rollout.engine.Engine`. An engine that is not watched knows nothing of its queue and its cache."""

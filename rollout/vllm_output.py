@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from vllm.logprobs import FlatLogprobs
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -12,9 +10,10 @@ from rollout.engine import EngineError, EngineOutput
 from rollout.trajectory import FinishReason, VersionSpan
 
 
-def engine_output(output: RequestOutput, started: float) -> EngineOutput:
+def engine_output(output: RequestOutput, started: float, seconds: float) -> EngineOutput:
     """Read a request that was to return one response and only the sampled tokens' log-probabilities.
 
+    It started at `started`, seconds since the epoch, and took `seconds` by a clock that nobody sets.
     Raises EngineError where vLLM gave it up.
     """
     (completion,) = output.outputs
@@ -29,7 +28,7 @@ def engine_output(output: RequestOutput, started: float) -> EngineOutput:
         version_spans=_version_spans(completion),
         finish_reason=FinishReason(completion.finish_reason),
         started=started,
-        finished=time.time(),
+        finished=started + seconds,
     )
 
 

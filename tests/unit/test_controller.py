@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import ObjectLostError
 
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
@@ -98,11 +99,14 @@ class FakeRewards:
 
     pool: FakePool
     unscored: frozenset[int] = frozenset()
+    lost: frozenset[int] = frozenset()  # groups whose node ends before they are scored
     counts: dict[str, float] = field(default_factory=lambda: {"reward_worker_restarts": 0.0})
     records: dict[int, GroupRecord] = field(default_factory=dict)
 
     async def score(self, group_id: int, visit: Visit) -> tuple[GroupRecord, int]:
         await asyncio.sleep(0.1)
+        if group_id in self.lost:
+            raise ObjectLostError(f"{group_id:x}", "owner", "site")
         version = self.pool.started_under[group_id]
         parts = {"correctness": 1.0, "calibration": -0.25, "format": 1.0}
         good = SampleRecord("a", 0.5, None, 1.0, parts, 10, False, ((version, 10),), None, version, version)
@@ -218,6 +222,7 @@ def trial(
     seed: int = 0,
     failing: float = 0.0,
     unscored: frozenset[int] = frozenset(),
+    lost: frozenset[int] = frozenset(),
     groups_per_worker: int | None = None,
     stale_groups: StaleGroups = StaleGroups.WAIT,
     slow: Mapping[int, float] | None = None,
@@ -231,7 +236,7 @@ def trial(
     overrides += [f"rl.checkpoint_every_steps={checkpoint_every}"]
     recipe = load_recipe(DEMO, [*overrides, f"rl.groups_per_worker={groups_per_worker or 'null'}"])
     pool = FakePool(random.Random(seed), failing, slow or {}, workers)
-    rewards = FakeRewards(pool, unscored)
+    rewards = FakeRewards(pool, unscored, lost)
     learners = FakeLearners(rewards.records, full_at=full_at)
     checkpoints = CheckpointFolder(folder / "checkpoints", 2)
     log = RunLog(folder, "stage3", (Column("reward", "reward", 3),), recipe)
@@ -390,6 +395,16 @@ def test_groups_that_fail_are_dropped_with_a_reason_and_others_take_their_places
     assert dropped.get(2, dropped.get(11)) in ("scoring_failed", "generation_failed")
     assert trained | dropped.keys() == set(range(run.ledger["admitted"]))
     assert not trained & dropped.keys()
+
+
+def test_a_group_that_is_lost_with_its_node_before_it_is_scored_is_dropped_and_the_run_goes_on(tmp_path: Path) -> None:
+    run = trial(tmp_path, lost=frozenset({2, 11}))
+
+    virtual_time.run(run.controller.run())
+
+    assert [row[::2] for row in run.ledger["dropped"]] == [[2, "generation_failed"], [11, "generation_failed"]]
+    assert run.ledger["admitted"] == 30 * 4 + 2
+    assert run.ledger["outstanding"] == []
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_totals_of_one_that_was_not(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from vllm.logprobs import FlatLogprobs, Logprob
 from vllm.outputs import CompletionOutput, RequestOutput, WeightVersionSpan
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from rollout import vllm_engine
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings
 from rollout.occupancy import OccupancyMeter
@@ -192,6 +194,17 @@ def test_the_time_of_a_response_counts_from_its_first_attempt(chat: ChatFormat, 
     output = generate(llm, chat, prompt)
 
     assert output.started <= llm.times[0] <= llm.times[1] <= output.finished
+
+
+def test_a_clock_that_is_set_back_makes_no_response_end_before_it_began(
+    chat: ChatFormat, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count(1e9, -3600.0)
+    monkeypatch.setattr(vllm_engine, "time", SimpleNamespace(time=lambda: next(now), monotonic=time.monotonic))
+
+    output = generate(FakeLlm(["error", "stop"]), chat, prompt)
+
+    assert 0 <= output.finished - output.started < 3600
 
 
 def test_what_is_sent_again_after_an_update_reads_no_cache_of_the_old_weights(chat: ChatFormat, prompt: Prompt) -> None:

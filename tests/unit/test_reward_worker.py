@@ -19,6 +19,7 @@ from rollout.prompts import Prompt
 from rollout.rollout_file import read_rollouts
 from rollout.scorer_process import UnusableScorer
 from rollout.trajectory import Group
+from tests.unit.full_disk import files_of_at_most
 from tests.unit.groups import same
 from tests.unit.test_scored import PROMPT, group, sample, saying, tokenizer
 
@@ -66,6 +67,39 @@ def test_a_scorer_of_the_users_costs_the_response_it_fails_on(model: str, tmp_pa
     assert [(s.failure or "").partition(":")[0] for s in record.samples] == ["", "ScorerError", "ScorerError", ""]
 
 
+def test_a_full_disk_costs_a_group_its_place_in_the_file_and_nothing_else(
+    model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = started(model, recipe_with(), tmp_path / "r")
+    groups = [encode_group(replace(group(saying("positive")), group_id=number)) for number in range(3)]
+
+    first, _ = worker.score(groups[0], PROMPT)
+    with files_of_at_most((tmp_path / "r").stat().st_size + 20):
+        second, scored = worker.score(groups[1], PROMPT)
+    third, _ = worker.score(groups[2], PROMPT)
+    worker.close()
+
+    assert [first.written, second.written, third.written] == [True, False, True]
+    assert decode_group(scored).trajectories[0].score is not None
+    assert [one.group_id for one in read_rollouts(tmp_path / "r")] == [0, 2]
+    assert "GROUP 1 IS NOT WRITTEN" in caplog.text
+
+
+def test_a_file_that_a_killed_worker_left_with_half_a_group_is_gone_on_with(model: str, tmp_path: Path) -> None:
+    encoded = [encode_group(replace(group(saying("positive")), group_id=number)) for number in range(3)]
+    worker = started(model, recipe_with(), tmp_path / "r")
+    for one in encoded[:2]:
+        worker.score(one, PROMPT)
+    worker.close()
+    (tmp_path / "r").write_bytes((tmp_path / "r").read_bytes()[:-7])
+
+    worker = started(model, recipe_with(), tmp_path / "r")
+    worker.score(encoded[2], PROMPT)
+    worker.close()
+
+    assert [one.group_id for one in read_rollouts(tmp_path / "r")] == [0, 2]
+
+
 def test_a_scorer_that_cannot_be_made_fails_the_start_and_not_the_making(model: str, tmp_path: Path) -> None:
     worker = RewardWorker(model, recipe_with("rewards.correctness=no.module:Scorer"), str(tmp_path / "r"))
 
@@ -78,22 +112,22 @@ def test_groups_that_are_scored_at_once_are_written_one_after_the_other(
 ) -> None:
     worker = started(model, recipe_with(), tmp_path / "r")
     everyone, busy = threading.Barrier(8), threading.Lock()
-    score, append = worker._scorer.score, worker._writer.append
+    score, append = worker._scorer.score, worker._writer.append_encoded
 
     def together(group: Group, prompt: Prompt) -> Group:
         everyone.wait(60)
         return score(group, prompt)
 
-    def alone(group: Group) -> bytes:
+    def alone(encoded: bytes) -> None:
         assert busy.acquire(blocking=False), "another one is being written"
         try:
             time.sleep(0.01)
-            return append(group)
+            append(encoded)
         finally:
             busy.release()
 
     monkeypatch.setattr(worker._scorer, "score", together)
-    monkeypatch.setattr(worker._writer, "append", alone)
+    monkeypatch.setattr(worker._writer, "append_encoded", alone)
     groups = [replace(group(saying("positive")), group_id=number) for number in range(8)]
     with ThreadPoolExecutor(8) as threads:
         records = list(threads.map(lambda one: worker.score(encode_group(one), PROMPT)[0], groups))

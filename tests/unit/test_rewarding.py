@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,7 +78,7 @@ class FakeActor:
             await self._work(encoded.seconds.pop(0))
         self._raise("score")
         self.groups.append(encoded.number)
-        return record(encoded.number, None, *self.cluster.failures)
+        return replace(record(encoded.number, None, *self.cluster.failures), written=self.cluster.written)
 
     async def _close(self) -> None:
         self._raise("close")
@@ -116,6 +116,7 @@ class FakeCluster:
         self.options_given: list[dict[str, float]] = []
         self.failing: dict[int, dict[str, list[Exception]]] = {}  # by number of the actor
         self.failures: tuple[str, ...] = ()  # of responses, in every group
+        self.written = True  # whether the disk takes groups
 
     def options(self, **options: float) -> SimpleNamespace:
         self.options_given.append(options)
@@ -268,6 +269,7 @@ def test_responses_without_a_score_are_counted_by_their_cause(fake: FakeCluster,
 
     assert virtual_time.run(job()).counts == {
         "reward_worker_restarts": 0.0,
+        "groups_unwritten": 0.0,
         "queue/reward": 0.0,
         "live/reward": 1.0,
         "worker/reward-0/groups": 0.0,
@@ -275,6 +277,17 @@ def test_responses_without_a_score_are_counted_by_their_cause(fake: FakeCluster,
         "unscored/ScorerError": 4.0,
         "unscored/JudgeError": 2.0,
     }
+
+
+def test_groups_that_the_disk_did_not_take_are_counted(fake: FakeCluster, tmp_path: Path) -> None:
+    fake.written = False
+
+    async def job() -> RewardService:
+        service = await started(tmp_path)
+        await asyncio.gather(*(scored(service, n) for n in range(2)))
+        return service
+
+    assert virtual_time.run(job()).counts["groups_unwritten"] == 2.0
 
 
 def test_closing_ends_every_worker_also_one_that_has_died(fake: FakeCluster, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from rollout.codec import GROUP_BYTES, CodecError
 from rollout.rollout_file import HEADER, RolloutWriter, TornTailError, read_rollouts
+from tests.unit.full_disk import files_of_at_most
 from tests.unit.groups import example_group, same
 
 FRAME = struct.Struct("<III")
@@ -52,11 +53,11 @@ def test_a_file_opened_again_is_continued(written: Path, caplog: pytest.LogCaptu
     assert not caplog.records
 
 
-def test_what_was_flushed_can_be_read_while_the_writer_is_open(tmp_path: Path) -> None:
+def test_what_was_appended_can_be_read_while_the_writer_is_open(tmp_path: Path) -> None:
     with RolloutWriter(tmp_path / "r") as writer:
         assert ids(tmp_path / "r") == []
         writer.append(example_group())
-        writer.flush(sync=True)
+        writer.sync()
 
         assert ids(tmp_path / "r") == [7]
 
@@ -66,6 +67,19 @@ def test_a_group_that_is_not_valid_leaves_the_file_as_it_was(written: Path) -> N
         writer.append(replace(example_group(), group_id=-1))
 
     assert ids(written) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("taken", [0, 5, 40])
+def test_a_group_that_the_disk_takes_a_part_of_leaves_the_file_as_it_was(written: Path, taken: int) -> None:
+    before = written.read_bytes()
+
+    with RolloutWriter(written) as writer:
+        with files_of_at_most(len(before) + taken), pytest.raises(OSError, match="too large"):
+            writer.append(replace(example_group(), group_id=3))
+        assert written.read_bytes() == before
+        writer.append(replace(example_group(), group_id=4))
+
+    assert ids(written) == [0, 1, 2, 4]
 
 
 def test_every_torn_tail_is_reported_and_cut_off(

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wandb.proto.wandb_internal_pb2 import Record
 
+from cluster import wandb_service
 from cluster.run_log import Column, Metrics, RunLog
 from cluster.stopped import Stopped
 from configs.load import load_recipe
 from configs.schema import Recipe, WandbMode
+from tests.unit.full_disk import files_of_at_most
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 COLUMNS = (
@@ -124,6 +126,22 @@ def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
         run.log({"reward": 0.5}, 1)
 
         assert on_disk(tmp_path / "new" / "stage3") == [{"step": 1, "reward": 0.5}]
+
+
+@pytest.mark.usefixtures("capsys")
+def test_lines_that_a_full_disk_did_not_take_come_with_the_next_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunLog(tmp_path, "stage3", COLUMNS, recipe()) as run:
+        run.log({"reward": 0.1}, 1)
+        with files_of_at_most((tmp_path / "log.jsonl").stat().st_size + 10):
+            run.log({"reward": 0.2}, 2)
+            run.log({"reward": 0.3}, 3)
+        assert on_disk(tmp_path) == [{"step": 1, "reward": 0.1}]
+        run.log({"reward": 0.4}, 4)
+
+    assert on_disk(tmp_path) == [{"step": step, "reward": step / 10} for step in (1, 2, 3, 4)]
+    assert "2 lines of the log wait for the disk" in caplog.text
 
 
 def test_a_resumed_run_goes_on_in_the_same_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,6 +282,28 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_wandb_and_another_folder_is_an
     ]
     assert len(begun) == 3
     assert begun[0] == begun[1] == (tmp_path / "run" / "wandb_run_id").read_text() != begun[2]
+
+
+@pytest.mark.usefixtures("only_here")
+@pytest.mark.parametrize("in_ray_job", [False, True])
+def test_where_wandb_cannot_be_reached_the_run_goes_on_and_its_lines_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, in_ray_job: bool
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "0.5")
+    monkeypatch.setattr(wandb_service, "submission_id", lambda: "a-job" if in_ray_job else None)
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_SERVICE", "")  # so that what the run sets does not stay
+    monkeypatch.delenv("WANDB_SERVICE")
+
+    with RunLog(tmp_path / "run", "stage3", COLUMNS, recipe(WandbMode.ONLINE)) as run:
+        run.log({"reward": 0.5}, 1)
+
+    assert "WEIGHTS & BIASES CANNOT BE REACHED" in caplog.text
+    records = wandb_records(tmp_path / "run")
+    assert [defined(record) for record in records if record.HasField("history")] == [{"reward": 0.5}]
+    assert exit_codes(records) == [0]
 
 
 @pytest.mark.usefixtures("only_here")

@@ -1,0 +1,77 @@
+"""A lost learner rank takes the others with it, which wait for it in every step: the stage starts them all again.
+
+It goes on from its last checkpoint, as a job does that was killed and given again; the steps since are taken again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import ObjectLostError, RayActorError
+
+from cluster.checkpoints import CheckpointFolder
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_TELL = 10.0  # a lost rank's peers see its connection end before Ray says that its process has
+
+
+class LearnerLost(RuntimeError):
+    """The process of a learner rank has ended, or its node has; the message names the rank."""
+
+
+# Groups and weights lie in the memory of the nodes that made them, and are lost with these.
+_LOSSES = (LearnerLost, ObjectLostError)
+
+
+async def results_of(calls: Mapping[str, asyncio.Task[Any]], method: str) -> list[Any]:
+    """The results of a method's calls, by the ranks' names. Raises LearnerLost, or else what the first to fail raised.
+
+    Where one fails, the others have `SECONDS_TO_TELL` more.
+    """
+    try:
+        done, others = await asyncio.wait(calls.values(), return_when=asyncio.FIRST_EXCEPTION)
+        if others and not any(isinstance(call.exception(), RayActorError) for call in done):
+            await asyncio.wait(others, timeout=SECONDS_TO_TELL)
+        for name, call in calls.items():
+            if call.done() and isinstance(error := call.exception(), RayActorError):
+                raise LearnerLost(f"{name} was lost in `{method}`: {error}") from error
+        for call in done:
+            call.result()  # raises
+        return [call.result() for call in calls.values()]
+    finally:
+        for call in calls.values():
+            call.cancel()
+        await asyncio.gather(*calls.values(), return_exceptions=True)  # each failure is looked at
+
+
+async def through_losses(
+    checkpoints: Path, stage: Callable[[], Awaitable[None]], clear: Callable[[], Awaitable[None]]
+) -> None:
+    """Run a stage; again, after `clear`, where something was lost that only its last checkpoint brings back.
+
+    Where there is no new checkpoint since the loss before, it is raised: it would come again.
+    """
+    folder = CheckpointFolder(checkpoints, kept=0)  # is only asked which there are
+    losses: list[Path | None] = []  # the newest checkpoint at each
+    while True:
+        try:
+            return await stage()
+        except (*_LOSSES, BaseExceptionGroup) as error:
+            loss, newest = _loss_in(error), next(iter(folder.newest_first()), None)
+            if loss is None or newest in losses:
+                raise
+            losses.append(newest)
+            logger.error("the stage goes on from %s: %s", "the beginning" if newest is None else newest, loss)
+        await clear()
+
+
+def _loss_in(error: BaseException) -> BaseException | None:
+    """The first loss in a failure, however deep; None where there is none."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error if isinstance(error, _LOSSES) else None
+    return next((loss for inner in error.exceptions if (loss := _loss_in(inner)) is not None), None)

@@ -1,0 +1,183 @@
+"""`caliber rl` on the tiny recipe, as a job of a cluster of several raylets, and the processes there are to kill.
+
+What a test kills it finds below itself: the raylets are its children, and all that they start is theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+from ray.cluster_utils import Cluster
+
+from cluster.checkpoints import CheckpointFolder
+from cluster.run_folder import RunFolder, StageFolder
+from configs.load import load_recipe
+from configs.schema import Recipe
+from rollout.rollout_file import read_rollouts
+
+TINY = Path(__file__).parents[1] / "integration" / "tiny.yaml"
+STORE_BYTES = 100 * 2**20  # of each raylet's object store
+SETTINGS = (
+    "rl.max_policy_lag=4",
+    "rl.checkpoint_every_steps=2",
+    "rl.kl_weight=0",
+    "rl.response_tokens=64",
+    "engine.cpus_per_worker=2",  # all that a node has, and more than the head has
+    "learner.cpus_per_rank=0.05",
+    "reward_service.cpus_per_worker=0.05",
+    "engine.workers=1",  # without it the run stands still, and takes no steps while it is replaced
+)
+ROLLOUT, ENGINE, REWARD, LEARNER = "ray::RolloutWorker", "VLLM::EngineCore", "ray::RewardWorker", "ray::RlActor"
+_SECONDS_TO_COME_TRUE = 900.0
+
+
+@contextmanager
+def raylets(folder: Path, nodes: int) -> Iterator[Cluster]:
+    """A cluster of a head, where the driver, the learner and the reward worker are, and nodes that hold an engine each.
+
+    Groups of any size lie in the object stores of the nodes, where small ones are handed to the driver else.
+    """
+    node = {"object_store_memory": STORE_BYTES, "include_dashboard": False, "dashboard_port": 0}
+    with patch.dict(os.environ, {"RAY_TMPDIR": str(folder)}):
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "_system_config": {"max_direct_call_object_size": 256}, **node},
+        )
+        try:
+            for _ in range(nodes):
+                cluster.add_node(num_cpus=2, **node)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def processes(title: str, of: psutil.Process | None = None) -> list[psutil.Process]:
+    """The running processes of a title below this one, or below another."""
+    found = []
+    for process in (of or psutil.Process()).children(recursive=True):
+        try:
+            if " ".join(process.cmdline()).startswith(title) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@contextmanager
+def standing(title: str) -> Iterator[None]:
+    """Within the block the processes of a title stand still."""
+    stopped = processes(title)
+    for process in stopped:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in stopped:
+            process.resume()
+
+
+@dataclass
+class Job:
+    """A running stage 3."""
+
+    recipe: Recipe
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def stage(self) -> StageFolder:
+        """Its folder."""
+        return RunFolder.of(self.recipe).stage(3)
+
+    @property
+    def told(self) -> str:
+        """What it has said so far."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Those of its log."""
+        log = self.stage.path / "log.jsonl"
+        written = log.read_text(encoding="utf-8") if log.exists() else ""
+        return [json.loads(line) for line in written.splitlines(keepends=True) if line.endswith("\n")]
+
+    @property
+    def step(self) -> int:
+        """The last one that it has logged."""
+        return self.lines[-1]["step"] if self.lines else 0
+
+    @property
+    def scored(self) -> int:
+        """Groups that it has scored."""
+        return sum(1 for file in self.stage.rollouts.glob("*.rollouts") for _ in read_rollouts(file, strict=False))
+
+    def until(self, true: Callable[[], object], what: str) -> float:
+        """Wait until something is true of the running job; returns the seconds that took."""
+        began = time.monotonic()
+        while not true():
+            assert self.process.poll() is None, f"it ended before {what}:\n{self.told}"
+            assert time.monotonic() < began + _SECONDS_TO_COME_TRUE, f"not {what}:\n{self.told}"
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+    def until_told(self, words: str, times: int = 1) -> float:
+        """Wait until the job has said these words so often; returns the seconds that took."""
+        return self.until(lambda: self.told.count(words) >= times, f"{words!r}, {times} times")
+
+    def until_stepped(self, steps: int) -> float:
+        """Wait for so many more steps; returns the seconds they took."""
+        wanted = self.step + steps
+        return self.until(lambda: self.step >= wanted, f"step {wanted}")
+
+    def ends_as_if_nothing_had_happened(self) -> None:
+        """Every step once, in order and finite; every admitted group trained on once, or dropped with a reason."""
+        assert self.process.wait(_SECONDS_TO_COME_TRUE) == 0, self.told
+        steps, groups = self.recipe.rl.steps, self.recipe.rl.prompts_per_step
+        assert [line["step"] for line in self.lines] == list(range(1, steps + 1))
+        assert all(math.isfinite(line["loss"]) for line in self.lines)
+        assert max(line["lag_max"] for line in self.lines) <= self.recipe.rl.max_policy_lag
+        checkpoints = CheckpointFolder(self.stage.checkpoints, 2)
+        ledger = checkpoints.read(checkpoints.newest_first()[0]).state["ledger"]
+        assert ledger["outstanding"] == []
+        assert ledger["admitted"] == steps * groups + len(ledger["dropped"])
+        assert self.stage.model.exists()
+
+
+@contextmanager
+def job(cluster: Cluster, folder: Path, model: Path, *settings: str) -> Iterator[Job]:
+    """Start stage 3 from a model, in a folder of its own."""
+    overrides = (f"output={folder}/out", f"data.root={folder}/data", *SETTINGS, *settings)
+    recipe = load_recipe(TINY, overrides)
+    shutil.copytree(model, RunFolder.of(recipe).stage(2).model)
+    output = folder / "told.txt"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster", "rl", str(TINY), *overrides],
+            env={**os.environ, "RAY_ADDRESS": cluster.address},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Job(recipe, process, output)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def kill(process: psutil.Process) -> None:
+    """As `kill -9` does."""
+    process.send_signal(signal.SIGKILL)

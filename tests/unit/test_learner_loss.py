@@ -1,0 +1,108 @@
+"""What becomes of a stage whose learner loses a rank, in virtual time: tasks stand for the ranks' calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ObjectLostError, RayActorError
+
+from cluster.learner_loss import SECONDS_TO_TELL, LearnerLost, results_of, through_losses
+from tests.unit import virtual_time
+
+
+async def ends(after: float, outcome: Any) -> Any:
+    await asyncio.sleep(after)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+async def asked(*ranks: Coroutine[Any, Any, Any]) -> list[Any]:
+    return await results_of({f"learner-{n}": asyncio.create_task(rank) for n, rank in enumerate(ranks)}, "step")
+
+
+def test_results_come_in_the_order_of_the_ranks() -> None:
+    assert virtual_time.run(asked(ends(2, "a"), ends(1, "b"))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.0], ids=["before its peer", "after its peer"])
+def test_a_lost_rank_is_named_whoever_fails_first(seconds: float) -> None:
+    peer = RuntimeError("connection closed by peer")
+
+    with pytest.raises(LearnerLost, match=r"learner-1 was lost in `step`"):
+        virtual_time.run(asked(ends(2, peer), ends(seconds, RayActorError())))
+
+
+def test_ranks_that_wait_for_a_lost_one_are_not_waited_for() -> None:
+    async def job() -> float:
+        with pytest.raises(LearnerLost):
+            await asked(ends(1e6, "its own limit"), ends(1, RayActorError()))
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(job()) == 1.0
+
+
+def test_a_rank_that_fails_by_itself_is_told_as_it_is_though_others_still_wait_for_it() -> None:
+    async def job() -> float:
+        with pytest.raises(OSError, match="no space"):
+            await asked(ends(1, OSError("no space")), ends(1e6, "its own limit"))
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(job()) == 1.0 + SECONDS_TO_TELL
+
+
+class Stage:
+    """Ends as it is told; a checkpoint of a later step is written before each ending that `checkpoints` says."""
+
+    def __init__(self, folder: Path, endings: list[BaseException | None], checkpoints: bool = True) -> None:
+        self._folder, self._endings, self._checkpoints = folder, endings, checkpoints
+        self.done: list[str] = []
+
+    async def run(self) -> None:
+        self.done.append("run")
+        if self._checkpoints:
+            (self._folder / f"step-{len(self.done):06d}").mkdir()
+        if ending := self._endings.pop(0):
+            raise ending
+
+    async def clear(self) -> None:
+        self.done.append("clear")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LearnerLost("learner-1"),
+        ObjectLostError("ab", "owner", "site"),
+        ExceptionGroup("loops", [ExceptionGroup("visits", [LearnerLost("learner-1")]), RuntimeError("follows")]),
+    ],
+    ids=["rank", "object", "in a group"],
+)
+def test_a_stage_goes_on_as_often_as_it_got_further_before_it_was_lost(tmp_path: Path, loss: BaseException) -> None:
+    stage = Stage(tmp_path, [loss, loss, None])
+
+    asyncio.run(through_losses(tmp_path, stage.run, stage.clear))
+
+    assert stage.done == ["run", "clear", "run", "clear", "run"]
+
+
+def test_a_stage_that_is_lost_twice_at_the_same_place_ends_with_what_was_lost(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, [LearnerLost("learner-0"), LearnerLost("learner-1")], checkpoints=False)
+
+    with pytest.raises(LearnerLost, match="learner-1"):
+        asyncio.run(through_losses(tmp_path, stage.run, stage.clear))
+
+    assert stage.done == ["run", "clear", "run"]
+
+
+def test_what_is_no_loss_ends_a_stage_at_once(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, [ExceptionGroup("loops", [ValueError("training has diverged")])])
+
+    with pytest.raises(ExceptionGroup, match="loops"):
+        asyncio.run(through_losses(tmp_path, stage.run, stage.clear))
+
+    assert stage.done == ["run"]
