@@ -38,9 +38,7 @@ class Room:
         }
         bundles = [resources] * asked.count
         name = next_name(f"room of {asked.who}")
-        # A trial of Ray Tune is in a placement group of its own, where its actors are placed without being told.
-        wanted = resources and ray.util.get_current_placement_group() is None
-        self._group = placement_group(bundles, "PACK", name) if wanted else None
+        self._group = placement_group(bundles, "PACK", name) if resources and not _is_held_already() else None
 
     async def held(self, limit: asyncio.Timeout) -> None:
         """Wait until it is there, or is there again, and tell of the wait in the log.
@@ -92,3 +90,8 @@ class Room:
 
     def _lack(self) -> str:
         return f"room for {self._asked}: the cluster has {free_here()} free, and {in_words(nodes_here())}"
+
+
+def _is_held_already() -> bool:
+    """Whether this process is in a placement group, as a trial of Ray Tune is: its actors are placed there by Ray."""
+    return ray.is_initialized() and ray.util.get_current_placement_group() is not None
