@@ -89,6 +89,7 @@ ARGUMENTS = {
     "reweight": "run WEIGHT=NUMBER --trace",
     "rescore": "run SETTING=VALUE --trace",
     "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
+    "tune": f"{RECIPE_WORDS} --samples --seed --at-once --run-all",
     "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
     "status": "run --address --trace",
     "doctor": "--trace",
