@@ -198,7 +198,11 @@ class SimulatedLearner:
         """A few weights, others for every version."""
         return WholeSender().publish(version, [{"simulated": torch.full((256,), float(version))}])
 
-    def save_checkpoint(self, folder: str, groups_file: str, groups: Sequence[ray.ObjectRef]) -> dict[str, FileSum]:
+    def save_checkpoint(self, folder: str, groups_file: str, groups: Sequence[ray.ObjectRef]) -> None:
         """Only the groups are there to be saved."""
         path = Path(folder, groups_file)
-        return {str(path): write_groups(path, groups)}
+        self._files = {str(path): write_groups(path, groups)}
+
+    def checkpoint_files(self) -> dict[str, FileSum]:
+        """The file that was written."""
+        return self._files

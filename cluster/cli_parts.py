@@ -55,7 +55,10 @@ def takes_unconfident(parser: argparse.ArgumentParser) -> None:
 
 
 def job_recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe of a job, which goes to where `--from` has the recipe's relative folders."""
+    """The recipe of a job, which goes to where `--from` has the recipe's relative folders.
+
+    A run's folder that is not there is fetched from its mirror.
+    """
     recipe, place = usable_recipe(options), options.place
     if place is not None:
         relative = [folder for folder in (recipe.output, recipe.data.root) if not Path(folder).is_absolute()]
@@ -66,6 +69,11 @@ def job_recipe(options: argparse.Namespace) -> Recipe:
                 f"{' and '.join(relative)}: relative to {place}, which is not there: where the job runs on other "
                 "storage than it was submitted from, give absolute folders, output=… and data.root=…"
             )
+    if recipe.mirror.address is not None:
+        from cluster.mirror import Mirror
+        from cluster.run_folder import RunFolder
+
+        Mirror(RunFolder.of(recipe).path, recipe.mirror.address).fetch()
     return recipe
 
 

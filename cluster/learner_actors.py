@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -25,16 +26,20 @@ from learner.policy import Rank
 from learner.rank import LearnerRank
 from learner.rl import RlRank, RlReport
 from learner.sft import SftRank, SftReport
+from learner.shards import ShardFiles
 from rollout.broadcast import Meeting
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
 from rollout.prompts import Prompt
+
+_CHECKPOINT = {"checkpoint": 1}  # a checkpoint's files are waited for while the rank takes its next step
 
 
 class _LearnerShell(NamedActor):
     """What both kinds of learner actor share."""
 
     _rank: LearnerRank
+    _files: ShardFiles
 
     def __init__(self, threads: int | None) -> None:
         quiet()
@@ -56,16 +61,20 @@ class _LearnerShell(NamedActor):
         """Write a Hugging Face directory."""
         self._rank.save_model(folder)
 
-    def save_checkpoint(self, folder: str, groups_file: str, groups: Sequence[ray.ObjectRef]) -> dict[str, FileSum]:
-        """Write this rank's share of a checkpoint, and these encoded groups; returns its files, by path.
-
-        Raises OSError, when all ranks are through with theirs, where one of them cannot be written.
-        """
-        sums = self._rank.save_checkpoint(Path(folder))
+    def save_checkpoint(self, folder: str, groups_file: str, groups: Sequence[ray.ObjectRef]) -> None:
+        """Have this rank's share of a checkpoint written as it is now, and these encoded groups, by a thread."""
+        self._files = self._rank.save_checkpoint(Path(folder))
         if groups:
             path = Path(folder, groups_file)
-            sums[str(path)] = write_groups(path, groups)
-        return sums
+            self._files.add(path, partial(write_groups, path, groups))
+
+    @ray.method(concurrency_group="checkpoint")
+    def checkpoint_files(self) -> dict[str, FileSum]:
+        """The files this rank wrote of the checkpoint begun last, by path, once all are on the disk.
+
+        Raises OSError where one of them cannot be written.
+        """
+        return self._files.written()
 
     def checkpoint_sums(self, folder: str, names: Sequence[str]) -> dict[str, FileSum | str]:
         """The sums of files in a checkpoint by name; of one that cannot be read why."""
@@ -77,7 +86,7 @@ class _LearnerShell(NamedActor):
         return [group for name in groups_files for group in read_groups(Path(folder, name))]
 
 
-@ray.remote
+@ray.remote(concurrency_groups=_CHECKPOINT)
 class SftActor(_LearnerShell):
     """One rank of an SFT job."""
 
@@ -131,12 +140,12 @@ class _RlShell(_LearnerShell):
         return self._sender.publish(version, self._rank.weight_buckets())
 
 
-@ray.remote
+@ray.remote(concurrency_groups=_CHECKPOINT)
 class RlActor(_RlShell):
     """A rank whose weights travel through the object store."""
 
 
-@ray.remote(concurrency_groups={"transfer": 4})
+@ray.remote(concurrency_groups={"transfer": 4, **_CHECKPOINT})
 class RlSendingActor(_RlShell):
     """A rank that sends its weights to the engines itself, while it trains."""
 

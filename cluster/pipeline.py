@@ -12,6 +12,7 @@ from cluster.final_table import final_table
 from cluster.job_book import EVALUATING, SEEDING, TRAINING, JobBook, working_in
 from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
+from cluster.mirror import mirrored
 from cluster.ray_job import losses_ahead
 from cluster.run_folder import RunFolder
 from cluster.sampling import RolloutWorkers
@@ -87,7 +88,7 @@ def check_data(recipe: Recipe) -> None:
 
 
 async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: JobBook, *, evaluated: bool) -> None:
-    async with until_told_to_stop(), RolloutWorkers(recipe) as workers:
+    async with until_told_to_stop(), mirrored(run.path, recipe.mirror), RolloutWorkers(recipe) as workers:
         for number in numbers:
             await _train(recipe, run, number, workers, book)
             stage, mark = run.stage(number), evaluation_digest(recipe, number)

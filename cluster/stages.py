@@ -81,14 +81,15 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
         (model_dir, stage, recipe.learner, prompts, limits, recipe.seed + number),
         recipe.rl.seconds_per_wait,
     )
-    checkpoints = JobCheckpoints(CheckpointFolder(folder.checkpoints, stage.checkpoints_kept), learners)
+    saved = CheckpointFolder(folder.checkpoints, stage.checkpoints_kept)
     try:
-        with RunLog(folder.path, f"stage{number}", SFT_COLUMNS, recipe) as log:
-            stop = asyncio.Event()
-            async with until_told_to_stop(stop.set, recipe.rl.seconds_per_wait):
-                done = await _sft_steps(stage, learners, checkpoints, log, stop)
-            if stop.is_set():
-                raise Stopped(_goes_on(number, done, stage.steps))
+        async with JobCheckpoints(saved, learners) as checkpoints:
+            with RunLog(folder.path, f"stage{number}", SFT_COLUMNS, recipe) as log:
+                stop = asyncio.Event()
+                async with until_told_to_stop(stop.set, recipe.rl.seconds_per_wait):
+                    done = await _sft_steps(stage, learners, checkpoints, log, stop)
+                if stop.is_set():
+                    raise Stopped(_goes_on(number, done, stage.steps))
         with written_aside(folder.model) as aside:
             await learners.call("save_model", str(aside))
     finally:
@@ -184,7 +185,9 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool) -> None:
         learners, _ = await together(ranks(), rewards.start())
         warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
         log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
-        checkpoints = JobCheckpoints(CheckpointFolder(folder.checkpoints, rl.checkpoints_kept), learners)
+        checkpoints = await cleanup.enter_async_context(
+            JobCheckpoints(CheckpointFolder(folder.checkpoints, rl.checkpoints_kept), learners)
+        )
         weights = LiveWeights(folder.weights, recipe.rewards)
         parts = Parts(visits, pool, rewards, learners, checkpoints, weights, log)
         controller = Controller(recipe, parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
+from urllib.parse import urlsplit
 
 from configs.memory import Memory, ModelSize, estimate_memory, kv_bytes_per_token, parameter_count
 from configs.placement import core_problems
@@ -321,6 +322,11 @@ def _data_problems(recipe: Recipe) -> Iterator[str]:
         yield (
             f"evaluation.samples_per_prompt: {evaluation.samples_per_prompt} greedy samples are all alike; "
             "set it to 1, or evaluation.temperature above 0"
+        )
+    if recipe.mirror.address is not None and urlsplit(recipe.mirror.address).password is not None:
+        yield (
+            "mirror.address: it holds a password, and recipes are kept with the run; take it out, and give it to the "
+            "storage's library by the environment or a file of its own"
         )
     lowest, highest = model.min_image_pixels, model.max_image_pixels
     if lowest is not None and highest is not None and lowest > highest:

@@ -271,6 +271,17 @@ class Monitoring(Section):
     """Export vLLM's own metrics of each rollout worker to Ray. Costs about 15 microseconds of a core for a token."""
 
 
+class Mirror(Section):
+    """A second place for all that a run keeps, on storage that outlives its machines."""
+
+    address: str | None = None
+    """Folder there, as fsspec names it ("s3://bucket/runs/emoji", "gs://…", "file:///…"), for this run alone; no mirror
+    if not set. A job that does not find the run's folder fetches it from there. Keys are taken from where the
+    storage's library looks for them, never from here."""
+    seconds_between_copies: PositiveFloat = 300.0
+    """Seconds from one copy of what has changed to the next. Rollouts are copied at a job's end."""
+
+
 class Recipe(Section):
     """A whole pipeline."""
 
@@ -295,6 +306,7 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     wandb: Wandb = Wandb()
     monitoring: Monitoring = Monitoring()
+    mirror: Mirror = Mirror()
 
     @property
     def adapters_alone(self) -> Lora | None:

@@ -23,7 +23,6 @@ from configs.schema import Learner, Optimizer, Precision
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
 from learner.checkpoint_reading import weights_only
-from learner.file_sums import FileSum
 from learner.fp32_head import Fp32Head
 from learner.lora import Mergeable, adapter_parameters, add_adapters, mergeable_parameters, without_adapters
 from learner.shards import ShardFiles, refuse_other_ranks
@@ -330,13 +329,13 @@ class Policy:
         if dist.get_rank() == 0:
             self._model.save_pretrained(folder, state_dict=state)
 
-    def save_checkpoint(self, folder: Path) -> dict[str, FileSum]:
-        """Write the sharded weights, optimizer and schedule; all ranks take part. Returns this rank's files, by path.
+    def save_checkpoint(self, folder: Path) -> ShardFiles:
+        """Have the sharded weights, optimizer and schedule written as they are now; all ranks take part.
 
-        Raises OSError, when all ranks are through, where this one's could not be written.
+        Returns this rank's files, which a thread writes.
         """
         self._engine.save_checkpoint(str(folder), tag=_SHARDS, save_latest=False)
-        return self._files.written()
+        return self._files
 
     def load_checkpoint(self, folder: Path) -> None:
         """Take up what `save_checkpoint` wrote. Raises ValueError where it cannot be read, or not by so many ranks."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from learner.file_sums import FileSum
 from learner.policy import Policy, Rank, join
+from learner.shards import ShardFiles
 from rollout.chat import ChatFormat, ImageLimits
 
 
@@ -28,8 +28,8 @@ class LearnerRank:
         if self._rank.index == 0:
             self._chat.save(Path(folder))
 
-    def save_checkpoint(self, folder: Path) -> dict[str, FileSum]:
-        """Write weights, optimizer and schedule; returns this rank's files, by path.
+    def save_checkpoint(self, folder: Path) -> ShardFiles:
+        """Have weights, optimizer and schedule written as they are now; returns this rank's files.
 
         There is no random state to keep: what a step trains on is a function of its number or given to it, and the
         models have no dropout.

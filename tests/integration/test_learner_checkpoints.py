@@ -57,9 +57,10 @@ def test_a_full_disk_of_one_rank_costs_a_checkpoint_and_a_damaged_file_the_steps
         checkpoints = JobCheckpoints(folder, learners)
         await learners.call("train", 0)
         await checkpoints.save(1, {"cursor": 1}, [ray.put(group) for group in groups])
-        second, *_ = await learners.call("train", 1)
+        second, *_ = await learners.call("train", 1)  # while it is written
         folder.full = True
-        await checkpoints.save(2, {"cursor": 2})  # rank 0 is not left waiting for rank 1
+        await checkpoints.save(2, {"cursor": 2})
+        await checkpoints.written()  # rank 0 is not left waiting for rank 1
 
         assert checkpoints.failed == 1
         assert "NO CHECKPOINT of step 2 (1 have failed): [Errno 28] No space left on device" in caplog.text
@@ -67,7 +68,7 @@ def test_a_full_disk_of_one_rank_costs_a_checkpoint_and_a_damaged_file_the_steps
 
         folder.full = False
         await learners.call("train", 2)
-        await checkpoints.save(3, {"cursor": 3})
+        await checkpoints.save(3, {"cursor": 3}, last=True)
         (tmp_path / "step-000003" / "learner" / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"damaged")
         found = await checkpoints.restore()
         again, *_ = await learners.call("train", 1)

@@ -136,6 +136,8 @@ class FakeLearners:
     loaded: list[str] = field(default_factory=list)
     resumed_at: int = 0
     resumed_with: list[int] = field(default_factory=list)  # groups that had been sampled before
+    begun: dict[Path, bytes] = field(default_factory=dict)  # files of a checkpoint that are still to be written
+    begun_at: int = 0
     full_at: frozenset[int] = frozenset()  # steps after which the disk takes no checkpoint
 
     async def call_each(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
@@ -154,11 +156,16 @@ class FakeLearners:
         self.trained.append(sorted(chain(*chain(*self.dealt[-1]))))
         return [RlReport(0.0, 0.1, 1e-4, METERS, None, None, None, 10, 1.0)] * self.size
 
-    def save_checkpoint(self, folder: str, groups_file: str, groups: list[int]) -> dict[str, FileSum]:
-        if len(self.trained) + self.resumed_at in self.full_at:
+    def save_checkpoint(self, folder: str, groups_file: str, groups: list[int]) -> None:
+        kept = pickle.dumps([(self.records[group], group) for group in groups])
+        self.begun[Path(folder, groups_file)] = kept
+        self.begun_at = len(self.trained) + self.resumed_at
+
+    def checkpoint_files(self) -> dict[str, FileSum]:
+        files, self.begun = self.begun, {}
+        if self.begun_at in self.full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
-        path, kept = Path(folder, groups_file), pickle.dumps([(self.records[group], group) for group in groups])
-        return {str(path): write_summed(path, lambda file: file.write(kept))}
+        return {str(path): write_summed(path, lambda file, kept=kept: file.write(kept)) for path, kept in files.items()}
 
     def checkpoint_sums(self, folder: str, names: list[str]) -> dict[str, FileSum | str]:
         return found_sums(Path(folder), names)
@@ -171,9 +178,12 @@ class FakeLearners:
         self.resumed_with += [group for _, group in found]
         return found
 
-    async def call(self, method: str, version: int) -> list[FakeUpdate]:
-        assert method == "publish"
-        return [FakeUpdate(version)] * self.size
+    async def call(self, method: str, *arguments: int) -> list[Any]:
+        if method == "publish":
+            return [FakeUpdate(*arguments)] * self.size
+        assert method == "checkpoint_files"
+        await asyncio.sleep(0.5)
+        return [self.checkpoint_files()]
 
 
 @dataclass

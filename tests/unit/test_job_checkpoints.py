@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from cluster.checkpoints import CheckpointError, CheckpointFolder
 from cluster.job_checkpoints import JobCheckpoints, Resumed
@@ -30,12 +32,23 @@ class FakeLearners:
     loaded: list[str] = field(default_factory=list)
     summed: list[list[str]] = field(default_factory=list)
 
+    begun: dict[int, tuple[str, dict[str, str]]] = field(default_factory=dict)  # folder and files by rank
+    seconds: float = 0.0  # that their files take
+
     async def call_each(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
         assert len(arguments) == self.size
         return [getattr(self, method)(rank, *own) for rank, own in enumerate(arguments)]
 
-    def save_checkpoint(self, rank: int, folder: str, groups_file: str, groups: list[str]) -> dict[str, Any]:
+    async def call(self, method: str) -> list[Any]:
+        assert method == "checkpoint_files"
+        await asyncio.sleep(self.seconds)
+        return [self.checkpoint_files(rank, *self.begun.pop(rank)) for rank in range(self.size)]
+
+    def save_checkpoint(self, rank: int, folder: str, groups_file: str, groups: list[str]) -> None:
         files = {f"shard-{rank}": f"weights of {rank}"} | ({groups_file: json.dumps(groups)} if groups else {})
+        self.begun[rank] = folder, files
+
+    def checkpoint_files(self, rank: int, folder: str, files: dict[str, str]) -> dict[str, Any]:
         if rank == self.full:
             Path(folder, f"shard-{rank}").write_text("wei")
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -61,13 +74,24 @@ def job(folder: Path, *, kept: int = 2, **of_learners: Any) -> tuple[JobCheckpoi
 
 def write(folder: Path, *steps: int, groups: tuple[str, ...] = ()) -> None:
     for step in steps:
-        virtual_time.run(job(folder)[0].save(step, {**STATE, "step": step}, groups))  # type: ignore[arg-type]
+        virtual_time.run(saved(job(folder)[0], step, groups))
+
+
+async def saved(checkpoints: JobCheckpoints, step: int, groups: tuple[str, ...] = ()) -> None:
+    """A checkpoint that is waited for."""
+    await checkpoints.save(step, {**STATE, "step": step}, groups)  # type: ignore[arg-type]
+    await checkpoints.written()
 
 
 def restored(folder: Path, **of_learners: Any) -> tuple[Resumed | None, list[str]]:
     """What is resumed from, and the names of the folders that ranks loaded."""
     checkpoints, learners = job(folder, **of_learners)
     return virtual_time.run(checkpoints.restore()), [Path(loaded).name for loaded in learners.loaded]
+
+
+def restored_step(folder: Path) -> int:
+    newest, *_ = CheckpointFolder(folder, 2).newest_first()
+    return int(newest.name.removeprefix("step-"))
 
 
 def in_all(folder: Path) -> dict[str, bytes]:
@@ -123,7 +147,7 @@ def test_a_step_whose_checkpoint_is_good_keeps_it_and_one_that_is_damaged_gets_a
     flip(tmp_path / "step-000006" / "shard-0")
     checkpoints, _ = job(tmp_path)
     virtual_time.run(checkpoints.restore())
-    virtual_time.run(checkpoints.save(6, {**STATE, "step": 6}))
+    virtual_time.run(saved(checkpoints, 6))
 
     assert restored(tmp_path)[1] == ["step-000006"] * 2
 
@@ -208,7 +232,7 @@ def test_a_run_that_went_back_writes_its_next_checkpoint_and_is_rid_of_the_damag
 
     async def resumed() -> None:
         assert await checkpoints.restore()
-        await checkpoints.save(5, STATE)
+        await saved(checkpoints, 5)
 
     virtual_time.run(resumed())
 
@@ -224,12 +248,12 @@ def test_a_full_disk_costs_neither_the_run_nor_older_checkpoints_and_is_told_cou
     checkpoints, learners = job(tmp_path, full=rank)
 
     async def steps() -> None:
-        await checkpoints.save(9, STATE)
+        await saved(checkpoints, 9)
         assert in_all(tmp_path) == before  # nor is there anything left of the new one
-        await checkpoints.save(12, STATE)
+        await saved(checkpoints, 12)
         assert checkpoints.failed == 2
         learners.full = None
-        await checkpoints.save(15, STATE)
+        await saved(checkpoints, 15)
 
     virtual_time.run(steps())
 
@@ -251,7 +275,7 @@ def test_a_disk_that_is_full_for_the_state_alone_is_no_other(tmp_path: Path, mon
     checkpoints, _ = job(tmp_path)
     monkeypatch.setattr("cluster.checkpoints.write_summed", full)
 
-    virtual_time.run(checkpoints.save(6, STATE))
+    virtual_time.run(saved(checkpoints, 6))
 
     assert checkpoints.failed == 1
     assert in_all(tmp_path) == before
@@ -266,3 +290,55 @@ def test_the_last_checkpoint_must_be_written(tmp_path: Path) -> None:
         virtual_time.run(checkpoints.save(6, STATE, last=True))
 
     assert in_all(tmp_path) == before
+
+
+def test_a_job_goes_on_while_a_checkpoint_is_written_which_counts_once_it_is_whole_and_is_of_when_it_was_begun(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, 3)
+    folder, state, at = CheckpointFolder(tmp_path, 2), {"window": [1.0]}, asyncio.get_running_loop
+
+    async def steps() -> None:
+        checkpoints, _ = job(tmp_path, seconds=10.0)
+        await checkpoints.save(6, state)
+        begun = at().time()
+        state["window"].append(2.0)
+        await asyncio.sleep(9.0)
+        assert restored_step(tmp_path) == 3
+        await asyncio.sleep(2.0)
+        assert folder.read(folder.newest_first()[0]).state == {"window": [1.0]}
+        await checkpoints.save(9, state)
+        await checkpoints.save(12, state, last=True)  # the one before it first
+        assert at().time() - begun == pytest.approx(11.0 + 10.0 + 10.0)
+
+    virtual_time.run(steps())
+
+    assert [folder.read(path).state["window"] for path in folder.newest_first()] == [[1.0, 2.0]] * 2
+
+
+def test_what_else_fails_while_a_checkpoint_is_written_is_raised_at_the_next_or_told_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def begun(folder: Path) -> JobCheckpoints:
+        checkpoints, learners = job(folder)
+        await saved(checkpoints, 3)
+        learners.call = died  # type: ignore[method-assign]
+        await checkpoints.save(6, STATE)
+        return checkpoints
+
+    async def died(method: str) -> list[Any]:
+        raise ActorDiedError
+
+    async def next_one() -> None:
+        await (await begun(tmp_path / "a")).save(9, STATE)
+
+    async def end() -> None:
+        async with await begun(tmp_path / "b"):
+            raise KeyError("why the job ends")
+
+    with pytest.raises(ActorDiedError):
+        virtual_time.run(next_one())
+    with pytest.raises(KeyError):
+        virtual_time.run(end())
+    assert "the checkpoint begun last is not whole: " in caplog.text
+    assert restored_step(tmp_path / "b") == 3

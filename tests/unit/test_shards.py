@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import errno
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from learner.file_sums import sum_of
+from learner.file_sums import FileSum, sum_of
 from learner.shards import ShardFiles, refuse_other_ranks
 
 STATE = {"weights": torch.arange(10.0), "step": 3}
@@ -20,6 +21,23 @@ def test_a_shard_is_what_torch_reads_and_comes_with_its_sum(tmp_path: Path) -> N
     assert torch.equal(files.load(str(path))["weights"], STATE["weights"])
     assert files.written() == {str(path): sum_of(path)}
     assert files.written() == {}
+
+
+def test_a_shard_is_the_state_of_when_it_was_saved_however_it_changes_while_it_is_written(tmp_path: Path) -> None:
+    files, path, others = ShardFiles(), tmp_path / "shard.pt", tmp_path / "others"
+    state = {"weights": torch.arange(10.0), "groups": [{"lr": 1e-4}], "betas": (0.9, 0.95)}
+    ready = threading.Event()
+    files.add(others, lambda: (ready.wait(), FileSum(0, 0))[1])
+
+    files.save(state, str(path))
+    state["weights"].zero_()  # type: ignore[attr-defined]
+    state["groups"][0]["lr"] = 0.0  # type: ignore[index]
+    ready.set()
+
+    assert set(files.written()) == {str(path), str(others)}
+    found = files.load(str(path))
+    assert torch.equal(found["weights"], torch.arange(10.0))
+    assert (found["groups"], found["betas"]) == ([{"lr": 1e-4}], (0.9, 0.95))
 
 
 def test_a_full_disk_is_told_when_asked_for_and_once(tmp_path: Path) -> None:

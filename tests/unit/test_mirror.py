@@ -1,0 +1,248 @@
+"""A run's folder and its mirror, on a real second folder and in fsspec's own memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from cluster.cli import main
+from cluster.mirror import Mirror, MirrorError, mirrored
+from configs.derive import problems
+from configs.load import load_recipe
+from configs.schema import Mirror as Settings
+
+DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+RUN = {
+    "recipe.yaml": "name: run",
+    "stage3/log.jsonl": "{}\n",
+    "stage3/checkpoints/step-000010/shard.pt": "ten",
+    "stage3/rollouts/0.rollouts": "responses",
+    "stage3/training-done.json": "{}",
+}
+
+
+@pytest.fixture(params=["file", "memory"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "file":
+        yield f"file://{tmp_path}/far/away"
+        return
+    folder = f"memory://{uuid4().hex}/run"
+    yield folder
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    for name, text in RUN.items():
+        write(folder / name, text)
+    return folder
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def there(address: str) -> dict[str, str]:
+    storage, root = fsspec.url_to_fs(address)
+    return {path.removeprefix(root).lstrip("/"): storage.cat_file(path).decode() for path in storage.find(root)}
+
+
+def here(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def test_a_mirror_has_what_the_folder_has_but_for_rollouts_until_the_end_and_what_is_being_written(
+    run: Path, address: str
+) -> None:
+    write(run / "stage3/checkpoints/.step-000020/shard.pt", "twe")
+    write(run / "stage3/.log.jsonl", "half")
+
+    Mirror(run, address).send(whole=False)
+    on_the_way = there(address)
+    Mirror(run, address).send(whole=True)
+
+    assert on_the_way == {name: text for name, text in RUN.items() if "rollouts" not in name}
+    assert there(address) == RUN
+
+
+def test_only_what_changed_is_copied_again_also_by_the_next_job(
+    run: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror, copied = Mirror(run, address), []
+    mirror.send(whole=True)
+    storage = type(fsspec.url_to_fs(address)[0])
+    put_file = storage.put_file
+
+    def noted(self: object, source: str, *rest: object, **more: object) -> None:
+        copied.append(Path(source).relative_to(run).as_posix())
+        put_file(self, source, *rest, **more)
+
+    monkeypatch.setattr(storage, "put_file", noted)
+    write(run / "stage3/log.jsonl", "{}\n{}\n")
+    mirror.send(whole=True)
+    write(run / "stage3/checkpoints/step-000010/shard.pt", "TEN")  # of the same size
+    Mirror(run, address).send(whole=True)
+
+    assert copied == ["stage3/log.jsonl", "stage3/checkpoints/step-000010/shard.pt"]
+    assert there(address) == here(run)
+
+
+def test_what_the_folder_no_longer_has_is_removed(run: Path, address: str) -> None:
+    Mirror(run, address).send(whole=True)
+    shutil.rmtree(run / "stage3" / "checkpoints" / "step-000010")
+    write(run / "stage3/checkpoints/step-000020/shard.pt", "twenty")
+
+    Mirror(run, address).send(whole=False)  # rollouts that it does not copy now it does not remove either
+
+    assert there(address) == here(run)
+
+
+def test_a_folder_that_is_not_there_is_fetched_and_nothing_of_it_is_copied_again(
+    run: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Mirror(run, address).send(whole=True)
+    shutil.rmtree(run)
+
+    Mirror(run, address).fetch()
+    assert here(run) == RUN
+    monkeypatch.setattr(type(fsspec.url_to_fs(address)[0]), "put_file", lambda *_, **__: pytest.fail("copied again"))
+    Mirror(run, address).send(whole=True)
+
+
+def test_a_folder_that_is_there_stays_as_it_is_and_one_without_a_mirror_is_not_made(run: Path, address: str) -> None:
+    Mirror(run, address).send(whole=True)
+    write(run / "stage3/log.jsonl", "newer")
+
+    Mirror(run, address).fetch()
+    Mirror(run.with_name("other"), f"{address}-other").fetch()
+
+    assert (run / "stage3/log.jsonl").read_text() == "newer"
+    assert not run.with_name("other").exists()
+
+
+def test_a_mirror_whose_files_lead_elsewhere_is_not_fetched(run: Path) -> None:
+    storage = fsspec.filesystem("memory")
+    storage.pipe_file("/mirror/recipe.yaml", b"name: run")
+    storage.store["/mirror/../evil"] = storage.store["/mirror/recipe.yaml"]
+
+    with pytest.raises(MirrorError, match=r"\.\./evil leads out of the folder"):
+        Mirror(run.with_name("new"), "memory://mirror").fetch()
+
+    storage.store.clear()
+    assert sorted(os.listdir(run.parent)) == ["run"]
+
+
+def test_a_stage_counts_as_done_in_the_mirror_only_while_all_of_it_is_there(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, put_file = f"file://{tmp_path}/away", LocalFileSystem.put_file
+    mirror = Mirror(run, address)
+    mirror.send(whole=True)
+    write(run / "stage3/model/weights", "anew")
+    write(run / "stage3/training-done.json", "{ }")
+
+    def broken(self: object, source: str, *rest: object, **more: object) -> None:
+        if source.endswith("weights"):
+            raise ConnectionError("the line is cut")
+        put_file(self, source, *rest, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(MirrorError, match="the line is cut"):
+        patch.setattr(LocalFileSystem, "put_file", broken)
+        mirror.send(whole=True)
+    interrupted = there(address)
+    mirror.send(whole=True)
+
+    assert "stage3/training-done.json" not in interrupted
+    assert there(address) == here(run)
+
+
+def test_a_run_is_copied_now_and_then_and_whole_at_its_end_whatever_fails_meanwhile(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, put_file, failing = f"file://{tmp_path}/away", LocalFileSystem.put_file, [True]
+
+    def sometimes(self: object, *given: object, **more: object) -> None:
+        if failing:
+            failing.pop()
+            raise ConnectionError("the line is cut")
+        put_file(self, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", sometimes)
+
+    async def job() -> None:
+        async with mirrored(run, Settings(address=address, seconds_between_copies=0.02)):
+            while "stage3/log.jsonl" not in there(address):
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(job(), 60))
+
+    assert "NOT MIRRORED, the next copy is tried in 0 s: " in caplog.text
+    assert there(address) == RUN
+
+
+@pytest.mark.parametrize("failure", [None, KeyError("why the job ends")])
+def test_a_last_copy_that_fails_is_the_jobs_failure_unless_it_has_one(
+    run: Path, tmp_path: Path, failure: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "away").write_text("no folder")
+
+    async def job() -> None:
+        async with mirrored(run, Settings(address=f"file://{tmp_path}/away/run")):
+            if failure is not None:
+                raise failure
+
+    with pytest.raises(MirrorError if failure is None else KeyError):
+        asyncio.run(job())
+    assert ("NOT MIRRORED: " in caplog.text) == (failure is not None)
+
+
+def test_without_an_address_there_is_no_mirror(run: Path) -> None:
+    async def job() -> None:
+        async with mirrored(run, Settings()):
+            pass
+
+    before = sorted(os.listdir(run))
+    asyncio.run(job())
+    assert sorted(os.listdir(run)) == before
+
+
+def test_an_address_of_a_storage_that_is_not_installed_or_not_known_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["rl", str(DEMO), f"output={tmp_path}/run", "mirror.address=nowhere://bucket/run"])
+
+    assert code == 2
+    assert "mirror.address: nowhere://bucket/run: Protocol not known: nowhere" in capsys.readouterr().err
+
+
+def test_a_password_in_the_address_is_a_problem() -> None:
+    (problem,) = problems(load_recipe(DEMO, ["mirror.address=ftp://me:secret@host/run"]))
+
+    assert problem.startswith("mirror.address: it holds a password")
+    assert "secret" not in problem
+
+
+def test_a_job_on_a_machine_that_has_nothing_begins_with_what_the_mirror_has(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"file://{tmp_path}/away"
+    (run / "stage2").mkdir()
+    Mirror(run, address).send(whole=True)
+    shutil.rmtree(run)
+
+    main(["rl", str(DEMO), f"output={run}", f"data.root={tmp_path}/data", f"mirror.address={address}"])
+
+    assert json.loads((run / "stage3/training-done.json").read_text()) == {}
+    assert "stage 3 starts from" in capsys.readouterr().err  # there was no model of stage 2

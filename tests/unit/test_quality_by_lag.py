@@ -1,0 +1,36 @@
+"""What `benchmarks.quality_by_lag` makes of its runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks.quality_by_lag import Result, figures
+
+
+def result(excess: float, lag: float = 0.0) -> Result:
+    measured = {"excess_brier": excess, "brier": excess + 0.1, "accuracy": 0.5, "ece": 0.05}
+    return Result({"seen": measured}, lag, 2.0)
+
+
+def test_a_lag_is_held_against_the_first_seed_by_seed() -> None:
+    first, later = [result(0.02), result(0.05), result(0.01)], [result(0.03, 4.0), result(0.05, 3.0), result(0.05, 5.0)]
+
+    found = figures({0: first, 4: later})
+
+    excess = [one for one in found if "excess" in one.of]
+    assert [(one.median, one.lowest, one.highest) for one in excess] == [(0.02, 0.01, 0.05), (0.05, 0.03, 0.05)]
+    difference = found[found.index(excess[1]) + 1]
+    assert difference.of == "    more than the first"
+    assert (difference.median, difference.lowest, difference.highest) == pytest.approx((0.01, 0.0, 0.04))
+    assert [one.median for one in found if one.of.endswith(": lag")] == [0.0, 4.0]
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = result(0.03, 1.5)
+    (tmp_path / "result.json").write_text(json.dumps(asdict(written)))
+
+    assert Result.read(tmp_path) == written
