@@ -38,11 +38,14 @@ class Trial:
             refuse_unsafe(given.rewards)
         except ValueError as error:
             raise ValueError(f"trial {name}: {error}") from error
-        changes = {
+        changes: dict[str, object] = {
             "name": f"{given.name}-{name}",
             "output": str(RunFolder.of(given).path / FOLDER / name),
             "data": given.data.model_copy(update={"root": str(Path(given.data.root).absolute())}),
         }
+        if given.mirror.address is not None:  # where the run's own mirror has its folder
+            address = f"{given.mirror.address.rstrip('/')}/{FOLDER}/{name}"
+            changes["mirror"] = given.mirror.model_copy(update={"address": address})
         return cls(settings, given.model_copy(update=changes))
 
     @property

@@ -17,6 +17,7 @@ import ray
 
 from cluster.job_book import TRAINING, working_in
 from cluster.matchers import refuse_unusable
+from cluster.mirror import Mirror
 from cluster.pipeline import check_data, refuse_without_start
 from cluster.run_folder import RunFolder
 from cluster.stages import connect, read_file
@@ -29,7 +30,7 @@ from configs.schema import Recipe
 
 logger = logging.getLogger(__name__)
 
-_TUNES_OWN = "ray"  # what Tune keeps of itself: nothing that the trials' folders do not say
+_TUNES_OWN = ".ray"  # what Tune keeps of itself: nothing that the trials' folders do not say
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial has a log
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see `_passed_on`
@@ -45,6 +46,8 @@ def run_tuning(base: Recipe, trials: Sequence[Trial], *, stopping: bool, at_once
     """
     start = RunFolder.of(base)
     folder = start.path / FOLDER
+    if base.mirror.address is not None:
+        Mirror(start.path, base.mirror.address).fetch()
     refuse_without_start(base, 3)
     if not base.data.evaluation:
         raise ValueError("data.evaluation names no file, and trials are compared by their evaluation: name one")

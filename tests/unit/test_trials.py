@@ -33,6 +33,12 @@ def test_a_trials_recipe_is_the_given_one_with_its_settings_and_a_folder_of_its_
     assert Path(trials[0].recipe.data.root).is_absolute()  # its process may work elsewhere
 
 
+def test_a_trials_mirror_is_where_the_runs_own_has_the_trials_folder(tmp_path: Path) -> None:
+    trial, _ = plan(f"output={tmp_path}/run", "seed=1,2", "mirror.address=memory://bucket/run/")
+
+    assert trial.recipe.mirror.address == "memory://bucket/run/tune/seed-1"
+
+
 def test_a_trial_is_what_its_file_says(tmp_path: Path) -> None:
     trial, _ = plan(f"output={tmp_path}", "seed=1,2")
 
