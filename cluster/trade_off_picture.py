@@ -116,7 +116,7 @@ def _point(svg: Element, number: int, place: Place, across: Axis, up: Axis) -> N
     _line(group, x, up.at(place.accuracy.low), x, up.at(place.accuracy.high), colour)
     filled = colour if place.front else "white"
     SubElement(group, "circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="5", fill=filled, stroke=colour)
-    _text(group, x + 8, y - 8, str(number), fill=colour)
+    _text(group, x + 8, y + 17, str(number), fill=colour)  # below the line that joins the front
 
 
 def _colour(place: Place) -> str:

@@ -19,6 +19,7 @@ from cluster.job_book import TRAINING, working_in
 from cluster.matchers import refuse_unusable
 from cluster.mirror import Mirror
 from cluster.pipeline import check_data, refuse_without_start
+from cluster.ray_job import losses_ahead
 from cluster.run_folder import RunFolder
 from cluster.stages import connect, read_file
 from cluster.stopped import Stopped
@@ -51,6 +52,8 @@ def run_tuning(base: Recipe, trials: Sequence[Trial], *, stopping: bool, at_once
     refuse_without_start(base, 3)
     if not base.data.evaluation:
         raise ValueError("data.evaluation names no file, and trials are compared by their evaluation: name one")
+    for loss in losses_ahead(start.path):
+        logger.warning(loss)
     with working_in(folder) as book:
         with stopped_before_it_began():
             _check(trials)
