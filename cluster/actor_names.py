@@ -8,11 +8,18 @@ from uuid import uuid4
 import ray
 
 _used: Counter[str] = Counter()
+_beginning = ""
 
 
 def namespace_of(run: str) -> str:
     """A Ray namespace for a job of a run: names in it are nobody else's, not even an earlier job's of the same run."""
     return f"{run}-{uuid4().hex[:8]}"
+
+
+def names_begin_with(text: str) -> None:
+    """Have the names of all actors that this process starts begin so: jobs that share a namespace are told apart."""
+    global _beginning
+    _beginning = text
 
 
 def next_name(place: str) -> str:
@@ -22,7 +29,7 @@ def next_name(place: str) -> str:
     """
     start = _used[place]
     _used[place] += 1
-    return f"{place}.{start}" if start else place
+    return f"{_beginning}{place}.{start}" if start else f"{_beginning}{place}"
 
 
 class NamedActor:

@@ -26,6 +26,7 @@ from cluster.cli_parts import (
     takes_unconfident,
 )
 from cluster.cli_scores import add_score_commands
+from cluster.cli_tune import add_tune_command
 from cluster.quiet import ENVIRONMENT
 from cluster.stopped import Stopped
 from configs.load import RecipeError, load_recipe
@@ -143,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     takes_address(pipeline)
     takes_fresh(pipeline)
     takes_place(pipeline)
+
+    add_tune_command(commands)
 
     add_job_commands(commands)
 

@@ -22,7 +22,7 @@ _NAMES = {
 def intervals_table(outcomes: Outcomes, resamples: int, seed: int, bins: int) -> str:
     """A row for each metric of all tasks together; ECE in percent points. Raises as `intervals` does."""
     found = intervals(outcomes, resamples, seed, bins)
-    rows = [(_NAMES[name], _shown(name, one.value), _range(name, one)) for name, one in found.items()]
+    rows = [(_NAMES[name], shown_metric(name, one.value), _range(name, one)) for name, one in found.items()]
     legend = (
         f"All tasks, {resamples} resamples of the prompts. A resample has more noise than the sample: "
         "the ECE's interval lies high."
@@ -36,9 +36,9 @@ def comparison_table(first: Outcomes, second: Outcomes, resamples: int, seed: in
     rows = [
         (
             _NAMES[name],
-            _shown(name, one.first),
-            _shown(name, one.second),
-            _shown(name, one.value, "+"),
+            shown_metric(name, one.first),
+            shown_metric(name, one.second),
+            shown_metric(name, one.value, "+"),
             _range(name, one, "+"),
             f"{one.opposed:.3f}",
         )
@@ -51,9 +51,10 @@ def comparison_table(first: Outcomes, second: Outcomes, resamples: int, seed: in
     return "\n".join([aligned(["A", "B", "B - A", "95% interval", "opposed"], rows), legend])
 
 
-def _range(name: str, found: Interval | Difference, sign: str = "") -> str:
-    return f"{_shown(name, found.low, sign)} to {_shown(name, found.high, sign)}"
-
-
-def _shown(name: str, value: float, sign: str = "") -> str:
+def shown_metric(name: str, value: float, sign: str = "") -> str:
+    """A metric's value as tables have it."""
     return f"{100 * value:{sign}.1f}" if name == "ece" else f"{value:{sign}.3f}"
+
+
+def _range(name: str, found: Interval | Difference, sign: str = "") -> str:
+    return f"{shown_metric(name, found.low, sign)} to {shown_metric(name, found.high, sign)}"

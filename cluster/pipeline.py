@@ -40,13 +40,25 @@ def run_one_stage(recipe: Recipe, number: int, *, evaluated: bool = False) -> in
 
     Raises FileNotFoundError where that model is not there.
     """
+    refuse_without_start(recipe, number)
+    run = _run(recipe, (number,), evaluated=evaluated)
+    print(f"stage {number}: {run.stage(number).model}")
+    return 0
+
+
+def refuse_without_start(recipe: Recipe, number: int) -> None:
+    """Raise FileNotFoundError where the model that a stage starts from is not there."""
     if number > 1 and not (before := RunFolder.of(recipe).stage(number - 1).model).exists():
         raise FileNotFoundError(
             f"stage {number} starts from {before}, which is not there: run stage {number - 1} first"
         )
-    run = _run(recipe, (number,), evaluated=evaluated)
-    print(f"stage {number}: {run.stage(number).model}")
-    return 0
+
+
+async def reinforce_and_evaluate(recipe: Recipe) -> None:
+    """Stage 3 as a job on an event loop that is there, in a process that has joined Ray."""
+    run = RunFolder.of(recipe)
+    with working_in(run.path) as book:
+        await _stages(recipe, run, (3,), book, evaluated=True)
 
 
 def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolder:
@@ -61,7 +73,14 @@ def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolde
 
 
 def _prepare(recipe: Recipe, run: RunFolder) -> None:
-    """Data built, files and matcher checked before any model loads, the resolved recipe written, Ray joined."""
+    """Data and matcher checked before any model loads, the resolved recipe written, Ray joined."""
+    check_data(recipe)
+    write_resolved(recipe, run.recipe)
+    connect(recipe.name)
+
+
+def check_data(recipe: Recipe) -> None:
+    """Build the data where they are not there; read all files, and hold stage 3's against the matcher."""
     prepare_data(recipe)
     data = recipe.data
     read_file(recipe, data.stage1, need_response=True, require_reference=False)
@@ -69,8 +88,6 @@ def _prepare(recipe: Recipe, run: RunFolder) -> None:
     for name in data.evaluation.values():
         read_file(recipe, name)
     refuse_unusable(recipe, read_file(recipe, data.stage3))
-    write_resolved(recipe, run.recipe)
-    connect(recipe.name)
 
 
 async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: JobBook, *, evaluated: bool) -> None:

@@ -101,6 +101,10 @@ class StageFolder:
         """Mark the stage's training or evaluation as ended."""
         _write_mark(self.path / f"{what}-done.json", digest)
 
+    def unfinish(self, what: str) -> None:
+        """Take such a mark back, where there is one."""
+        (self.path / f"{what}-done.json").unlink(missing_ok=True)
+
 
 def _names(mark: Path, digest: str) -> bool:
     return mark.exists() and bool(json.loads(mark.read_text(encoding="utf-8"))["digest"] == digest)

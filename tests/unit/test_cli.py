@@ -89,6 +89,7 @@ ARGUMENTS = {
     "reweight": "run WEIGHT=NUMBER --trace",
     "rescore": "run SETTING=VALUE --trace",
     "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
+    "tune": f"{RECIPE_WORDS} --samples --seed --at-once --run-all",
     "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
     "status": "run --address --trace",
     "doctor": "--trace",
@@ -248,6 +249,24 @@ def test_one_stage_of_the_pipeline_is_evaluated_too(run: Run, monkeypatch: pytes
 
     assert run("pipeline", DEMO, "--stage", 2).code == 0
     assert seen == [(2, True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["rl.steps=50"], "nothing to try: give a setting several values"),
+        (["engine.workers=1,2"], "engine.workers=1,2: a trial is a stage 3"),
+        (["rl.steps=1,two"], "override: rl.steps: got 'two'"),
+        (["rl.steps=1,2", "--at-once", "0"], "--at-once: got 0, expected 1 or more"),
+        (["rl.steps=1,2"], "stage2/model, which is not there: run stage 2 first"),
+    ],
+)
+def test_a_tuning_that_cannot_be_meant_is_refused(run: Run, words: list[str], complaint: str) -> None:
+    told = run("tune", DEMO, *words)
+
+    assert told.code == 2
+    assert told.err.startswith("caliber tune: ")
+    assert complaint in told.err
 
 
 @pytest.mark.parametrize("command", [["submit", DEMO], ["pipeline", DEMO, "--submit"]])
