@@ -11,6 +11,7 @@ from typing import Self
 from cluster.digests import is_finished, training_digest
 from cluster.run_folder import RunFolder
 from cluster.sweep import Sweep, name_of, overrides_of
+from configs.bundles import asked_by
 from configs.derive import problems
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -42,6 +43,7 @@ class Trial:
             "name": f"{given.name}-{name}",
             "output": str(RunFolder.of(given).path / FOLDER / name),
             "data": given.data.model_copy(update={"root": str(Path(given.data.root).absolute())}),
+            "engine": given.engine.model_copy(update={"workers_at_most": None}),  # what Tune reserves
         }
         if given.mirror.address is not None:  # where the run's own mirror has its folder
             address = f"{given.mirror.address.rstrip('/')}/{FOLDER}/{name}"
@@ -84,13 +86,8 @@ def stop_request(tuning: Path) -> Path:
 
 def bundles(recipe: Recipe) -> list[dict[str, float]]:
     """What each of the actors that stage 3 starts asks Ray for."""
-    learner, engine, service = recipe.learner, recipe.engine, recipe.reward_service
-    kinds = [
-        (learner.ranks, learner.cpus_per_rank, learner.gpus_per_rank),
-        (engine.workers, engine.cpus_per_worker, engine.gpus_per_worker),
-        (service.workers, service.cpus_per_worker, 0.0),
-    ]
-    return [{"CPU": cpus, "GPU": gpus} for number, cpus, gpus in kinds for _ in range(number) if cpus or gpus]
+    asked = [each for each in asked_by(recipe) if each.bundle.cpus or each.bundle.gpus]
+    return [{"CPU": each.bundle.cpus, "GPU": each.bundle.gpus} for each in asked for _ in range(each.count)]
 
 
 def give_up(recipe: Recipe) -> None:
