@@ -23,7 +23,7 @@ class MedianRule(MedianStoppingRule):
 
     (Golovin et al. 2017, Google Vizier, 3.2.) There must be three others that came as far. Of Tune's rules it is
     a mild one: a front needs more trials than the one with the best score. A marked trial ends by itself, see
-    `cluster.trial_actor`.
+    `cluster.trial_job`.
     """
 
     def __init__(self, steps: int) -> None:

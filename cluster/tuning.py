@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see `_passed_on`
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a step without a scored response has no score
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # which is never quite silent
 }
 
 
@@ -118,6 +119,7 @@ def _fit(trials: Sequence[Trial], folder: Path, *, stopping: bool, at_once: int 
     from cluster.trial_actor import TrialActor
     from cluster.tuning_end import TuningEnd
 
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses Tune's own logs
     ordered = sorted(trials, key=lambda trial: not (trial.finished or trial.given_up))
     steps = min(trial.recipe.rl.steps for trial in trials)
     tune.Tuner(

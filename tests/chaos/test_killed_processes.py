@@ -1,4 +1,4 @@
-"""Stage 3 on several raylets with a real engine and two learner ranks, which are killed, hang or lose their node.
+"""Stage 3 on several raylets with a real engine and real learner ranks, which are killed, hang or lose their node.
 
 Times to recover are printed.
 """
@@ -45,7 +45,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_workers_that_are_killed_at_any_time_cost_neither_a_step_nor_a_group(
     cluster: Cluster, tmp_path: Path, tiny_model: Path
 ) -> None:
-    with job(cluster, tmp_path, tiny_model, "rl.steps=26", f"reward_service.seconds_per_group={LIMIT}") as run:
+    settings = ("rl.steps=26", "learner.ranks=1", f"reward_service.seconds_per_group={LIMIT}")
+    with job(cluster, tmp_path, tiny_model, *settings) as run:
         run.until(lambda: run.step >= 1, "its first step")
 
         an_engine_dies(run)

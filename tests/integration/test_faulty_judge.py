@@ -25,7 +25,7 @@ SECONDS_PER_REQUEST = 0.5
 FAULTS = ("slow", "wrong", "gone")
 WELL, EACH = 64, 12  # questions before the first fault, and during each
 SETTINGS = Settings(
-    Fleet(4, Simulation(seconds_per_token=0.002), ANSWERS),
+    Fleet(4, Simulation(seconds_per_token=0.005), ANSWERS),
     prompts_per_step=GROUPS,
     max_policy_lag=2,
     steps=STEPS,
@@ -42,6 +42,9 @@ class FaultyJudge(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.questions = 0
         self._counting = threading.Lock()
+
+    def handle_error(self, *_: object) -> None:
+        """Who asked has given up."""
 
     def fault(self) -> str | None:
         """What is wrong with the next answer."""
@@ -89,7 +92,7 @@ def test_a_judge_that_is_slow_wrong_and_gone_costs_responses_and_groups_and_not_
 
     async def job(port: int) -> None:
         settings = f"{{url: 'http://127.0.0.1:{port}', seconds_per_request: {SECONDS_PER_REQUEST}, attempts: 1, "
-        settings += "failures_before_pause: 6, pause_seconds: 0.3, cached_verdicts: 1}"
+        settings += "failures_before_pause: 6, pause_seconds: 0.1, cached_verdicts: 1}"
         overrides = ("rewards.correctness=judge", f"rewards.judge={settings}")
         async with Stage3.started(folder, 1, 1, 1, overrides) as stage3:
             await stage3.run(SETTINGS)
