@@ -1,7 +1,7 @@
 # make demo    all three stages on the emoji recipe, and the table of what came out
 # make words   the same on rated words, from a pretrained model
-# make test    lint, types and every test but those of
-# make chaos   faults of whole runs: processes killed, hung and stopped, a node lost; times to recover are printed
+# make test    lint, types and every test but the long ones of the next
+# make chaos   whole stages whose processes are killed, hang or lose their node; times to recover are printed
 # Each creates .venv and installs into it first; once that is done, it takes no time.
 
 # The first of these that is Python 3.11 to 3.13 and can make a virtual environment.

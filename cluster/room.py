@@ -41,7 +41,7 @@ class Room:
         self._group = placement_group(bundles, "PACK", name) if resources and not _is_held_already() else None
 
     async def held(self, limit: asyncio.Timeout) -> None:
-        """Wait until it is there, or is there again, and tell of the wait in the log.
+        """Wait until it is there, or is there again, and tell of the wait in the log; once where there is no limit.
 
         Raises NoRoom where `limit` ends it; whoever has set the limit may change it meanwhile.
         """
@@ -52,7 +52,8 @@ class Room:
         try:
             async with limit:
                 while not (await asyncio.wait({ready}, timeout=pause))[0]:
-                    logger.warning("waiting for %s", self._lack())
+                    if limit.when() is not None or pause == SECONDS_TO_FIRST_LINE:
+                        logger.warning("waiting for %s", self._lack())
                     pause *= 2
                 await ready
         except TimeoutError:

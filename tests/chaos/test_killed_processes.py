@@ -45,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_workers_that_are_killed_at_any_time_cost_neither_a_step_nor_a_group(
     cluster: Cluster, tmp_path: Path, tiny_model: Path
 ) -> None:
-    settings = ("rl.steps=26", "learner.ranks=1", f"reward_service.seconds_per_group={LIMIT}")
+    settings = ("rl.steps=40", "learner.ranks=1", f"reward_service.seconds_per_group={LIMIT}")
     with job(cluster, tmp_path, tiny_model, *settings) as run:
         run.until(lambda: run.step >= 1, "its first step")
 
@@ -63,7 +63,7 @@ def test_workers_that_are_killed_at_any_time_cost_neither_a_step_nor_a_group(
 def test_a_node_a_full_object_store_and_a_learner_rank_cost_time_alone(
     cluster: Cluster, tmp_path: Path, tiny_model: Path
 ) -> None:
-    with job(cluster, tmp_path, tiny_model, "rl.steps=20") as run:
+    with job(cluster, tmp_path, tiny_model, "rl.steps=24") as run:
         run.until(lambda: run.step >= 1, "its first step")
 
         a_node_is_lost(run)

@@ -43,6 +43,7 @@ def tuning(folder: Path, told: Path) -> Iterator[subprocess.Popen[bytes]]:
         f"data.root={folder}/data",
         *SETTINGS,
         "rewards.weights.calibration=0.25,1",
+        "--at-once=1",
     ]
     with told.open("wb") as output:
         process = subprocess.Popen(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
+from ray.util.state.exception import RayStateApiException
 
 from cluster import job_client
 from cluster.job_client import JobClient, Unreachable, _remedies
@@ -55,6 +56,20 @@ def test_a_cluster_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monke
 
         with pytest.raises(Unreachable, match="timed out"):
             JobClient.connected(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_cluster_that_does_not_tell_of_its_nodes_is_not_taken_for_one_without_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RayStateApiException("no data source")
+
+    monkeypatch.setattr(job_client, "list_nodes", refuse)
+    client = JobClient.__new__(JobClient)
+    client._address = "http://127.0.0.1:1"
+
+    with pytest.raises(Unreachable, match="does not say what nodes it has: no data source"):
+        client.nodes()
 
 
 def test_a_folder_that_is_too_large_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_a_wait_is_told_of_ever_more_seldom_with_what_the_cluster_has(
     groups: FakeGroups, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def job() -> None:
-        waiting = asyncio.create_task(Room(RANKS).held(asyncio.timeout(None)))
+        waiting = asyncio.create_task(Room(RANKS).held(asyncio.timeout(1000.0)))
         await asyncio.sleep(9.0)
         assert lines(caplog) == []
         await asyncio.sleep(66.0)  # lines after 10, 30 and 70 s
@@ -70,6 +70,18 @@ def test_a_wait_is_told_of_ever_more_seldom_with_what_the_cluster_has(
 
     line = "waiting for room for 4 learner ranks, 2 CPUs and 1 GPU each: the cluster has 16 CPUs and 3 GPUs free, and "
     assert lines(caplog) == [f"{line}2 nodes: 2 of 8 CPUs and 2 GPUs"] * 3
+
+
+def test_a_wait_without_a_limit_is_told_of_once(groups: FakeGroups, caplog: pytest.LogCaptureFixture) -> None:
+    async def job() -> None:
+        waiting = asyncio.create_task(Room(RANKS).held(asyncio.timeout(None)))
+        await asyncio.sleep(1000.0)
+        groups.ready.set_result(None)
+        await waiting
+
+    virtual_time.run(job())
+
+    assert len(lines(caplog)) == 1
 
 
 def test_a_wait_ends_with_who_asked_what_there_is_and_what_to_change(groups: FakeGroups) -> None:
