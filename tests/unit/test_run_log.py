@@ -4,6 +4,7 @@ import json
 import math
 import struct
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -196,10 +197,14 @@ WHOLE, LAST = 1, 4
 
 
 def wandb_records(folder: Path) -> list[Record]:
-    """All records of the one offline run in a folder."""
-    wandb.teardown()  # the run's last records are on disk once wandb's process has ended
+    """All records of the one offline run in a folder, the last of which is its exit."""
+    wandb.teardown()
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    return list(map(Record.FromString, leveldb_records(file.read_bytes())))
+    until = time.monotonic() + 60  # in Ray jobs wandb's service is a process that nobody waits for
+    while not exit_codes(records := list(map(Record.FromString, leveldb_records(file.read_bytes())))):
+        assert time.monotonic() < until, records
+        time.sleep(0.1)
+    return records
 
 
 def leveldb_records(data: bytes) -> Iterator[bytes]:
@@ -210,6 +215,8 @@ def leveldb_records(data: bytes) -> Iterator[bytes]:
             continue
         _, length, part = CHUNK_HEADER.unpack_from(data, at)
         at += CHUNK_HEADER.size + length
+        if at > len(data):
+            return  # it is being written
         begun += data[at - length : at]
         if part in (WHOLE, LAST):
             yield begun
