@@ -55,6 +55,24 @@ def test_a_bundle_for_each_actor_is_asked_for_on_few_nodes(groups: FakeGroups) -
     assert name.startswith("room of learner ranks")
 
 
+def test_who_is_in_a_group_already_asks_for_none_and_lets_ray_place_its_actors_there(
+    groups: FakeGroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.room.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster.room.ray.util, "get_current_placement_group", SimpleNamespace)
+
+    room = Room(RANKS)
+
+    async def hold() -> None:
+        await room.held(asyncio.timeout(0))
+
+    asyncio.run(hold())
+    room.remove()
+    assert groups.made == []
+    assert room.options(3) == {"num_cpus": 2, "num_gpus": 1}
+    assert room.nodes() == [""] * 4
+
+
 def test_a_wait_is_told_of_ever_more_seldom_with_what_the_cluster_has(
     groups: FakeGroups, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,7 +22,7 @@ def plan(*overrides: str, stopping: bool = True) -> list[Trial]:
 def test_a_trials_recipe_is_the_given_one_with_its_settings_and_a_folder_of_its_own(tmp_path: Path) -> None:
     output = f"output={tmp_path}/run"
 
-    trials = plan(output, "rl.steps=7", "rewards.weights.calibration=0.25,0.5")
+    trials = plan(output, "rl.steps=7", "engine.workers_at_most=4", "rewards.weights.calibration=0.25,0.5")
 
     given = load_recipe(DEMO, [output, "rl.steps=7"])
     assert [trial.name for trial in trials] == ["calibration-0.25", "calibration-0.5"]
@@ -30,6 +30,7 @@ def test_a_trials_recipe_is_the_given_one_with_its_settings_and_a_folder_of_its_
     assert [trial.run.path for trial in trials] == [tmp_path / "run" / "tune" / trial.name for trial in trials]
     assert {trial.recipe.rl for trial in trials} == {given.rl}
     assert trials[0].recipe.name == f"{given.name}-calibration-0.25"
+    assert trials[0].recipe.engine.workers_at_most is None
     assert Path(trials[0].recipe.data.root).is_absolute()  # its process may work elsewhere
 
 
