@@ -11,7 +11,7 @@ import pytest
 import ray
 import torch
 
-from cluster.learner_actors import _LearnerShell
+from cluster.learner_actors import _CHECKPOINT, _LearnerShell
 from cluster.learners import LearnerGroup
 from configs.schema import Learner
 from learner.policy import Rank
@@ -19,7 +19,7 @@ from learner.policy import Rank
 CORES = sorted(os.sched_getaffinity(0))
 
 
-@ray.remote
+@ray.remote(concurrency_groups=_CHECKPOINT)
 class Shell(_LearnerShell):
     """A rank without a model, which looks around when it starts."""
 
