@@ -1,17 +1,25 @@
 """Room on the cluster's nodes for actors, held for them before they are made and from one actor to its successor.
 
-It is a placement group of Ray's. Where a node is lost, Ray looks for room elsewhere for what was on it.
+It is a placement group of Ray's. Where a node is lost, Ray looks for room elsewhere for what was on it. A process that
+is in a placement group itself, as a trial of Ray Tune is, has all its room there: it takes bundles that are as large as
+what it asks for, and says which, since Ray would put a small actor into a large one's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.actor_names import next_name
@@ -36,9 +44,13 @@ class Room:
         resources = {
             name: amount for name, amount in (("CPU", asked.bundle.cpus), ("GPU", asked.bundle.gpus)) if amount
         }
-        bundles = [resources] * asked.count
-        name = next_name(f"room of {asked.who}")
-        self._group = placement_group(bundles, "PACK", name) if resources and not _is_held_already() else None
+        self._group = given = _given() if resources else None
+        self._is_taken = given is not None  # and not made here
+        self._bundles = list(range(asked.count))  # of the group, by actor
+        if given is not None:
+            self._bundles = _take(given, resources, asked)
+        elif resources:
+            self._group = placement_group([resources] * asked.count, "PACK", next_name(f"room of {asked.who}"))
 
     async def held(self, limit: asyncio.Timeout) -> None:
         """Wait until it is there, or is there again, and tell of the wait in the log; once where there is no limit.
@@ -69,18 +81,21 @@ class Room:
         amounts: dict[str, Any] = {"num_cpus": self._asked.bundle.cpus, "num_gpus": self._asked.bundle.gpus}
         if self._group is None:
             return amounts
-        return {**amounts, "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, number)}
+        return {**amounts, "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, self._bundles[number])}
 
     def nodes(self) -> list[str]:
         """The node that each actor is on, by its id; the same "" for all where nothing is reserved here."""
         if self._group is None:
             return [""] * self._asked.count
         on = placement_group_table(self._group)["bundles_to_node_id"]
-        return [on[number] for number in range(self._asked.count)]
+        return [on[number] for number in self._bundles]
 
     def remove(self) -> None:
         """Give it up; actors that are in it end."""
-        if self._group is not None:
+        if self._is_taken:
+            _in_use.difference_update(self._bundles)
+            self._bundles = []
+        elif self._group is not None:
             remove_placement_group(self._group)
 
     def __enter__(self) -> Self:
@@ -93,6 +108,19 @@ class Room:
         return f"room for {self._asked}: the cluster has {free_here()} free, and {in_words(nodes_here())}"
 
 
-def _is_held_already() -> bool:
-    """Whether this process is in a placement group, as a trial of Ray Tune is: its actors are placed there by Ray."""
-    return ray.is_initialized() and ray.util.get_current_placement_group() is not None
+_in_use: set[int] = set()  # bundles of the group that this process is in
+
+
+def _given() -> PlacementGroup | None:
+    """The placement group that this process is in."""
+    return ray.util.get_current_placement_group() if ray.is_initialized() else None
+
+
+def _take(given: PlacementGroup, resources: Mapping[str, float], asked: Asked) -> list[int]:
+    sizes = [{name: amount for name, amount in bundle.items() if amount} for bundle in given.bundle_specs]
+    free = [number for number, size in enumerate(sizes) if size == resources and number not in _in_use]
+    if len(free) < asked.count:
+        raise NoRoom(f"no room for {asked}: the placement group of this process has {len(free)} such bundles left")
+    taken = free[: asked.count]
+    _in_use.update(taken)
+    return taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,22 +56,30 @@ def test_a_bundle_for_each_actor_is_asked_for_on_few_nodes(groups: FakeGroups) -
     assert name.startswith("room of learner ranks")
 
 
-def test_who_is_in_a_group_already_asks_for_none_and_lets_ray_place_its_actors_there(
+def test_who_is_in_a_group_takes_its_bundles_of_the_same_size_and_gives_them_back(
     groups: FakeGroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    large, small = {"CPU": 2.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 0.0}
+    given = SimpleNamespace(bundle_specs=[small, *[large] * 5, small])
     monkeypatch.setattr(cluster.room.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(cluster.room.ray.util, "get_current_placement_group", SimpleNamespace)
+    monkeypatch.setattr(cluster.room.ray.util, "get_current_placement_group", lambda: given)
+    monkeypatch.setattr(cluster.room, "_in_use", set())
 
-    room = Room(RANKS)
+    def bundles(room: Room, number: int) -> list[int]:
+        strategies = [room.options(n)["scheduling_strategy"] for n in range(number)]
+        assert all(strategy.placement_group is given for strategy in strategies)
+        return [strategy.placement_group_bundle_index for strategy in strategies]
 
-    async def hold() -> None:
-        await room.held(asyncio.timeout(0))
-
-    asyncio.run(hold())
-    room.remove()
+    ranks = Room(RANKS)
+    assert bundles(ranks, 4) == [1, 2, 3, 4]
+    assert bundles(Room(replace(RANKS, count=1)), 1) == [5]
+    with pytest.raises(NoRoom, match="has 0 such bundles left"):
+        Room(RANKS)
+    ranks.remove()
+    ranks.remove()
+    assert bundles(Room(RANKS), 4) == [1, 2, 3, 4]
     assert groups.made == []
-    assert room.options(3) == {"num_cpus": 2, "num_gpus": 1}
-    assert room.nodes() == [""] * 4
+    assert groups.removed == 0
 
 
 def test_a_wait_is_told_of_ever_more_seldom_with_what_the_cluster_has(
