@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,10 +136,15 @@ class Stage3:
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, folder: Path, raylets: int, hosts: int, reward_workers: int) -> AsyncIterator[Stage3]:
-        """With more than one raylet the driver's has the learner, and the others the engines and reward workers."""
+    async def started(
+        cls, folder: Path, raylets: int, hosts: int, reward_workers: int, overrides: Sequence[str] = ()
+    ) -> AsyncIterator[Stage3]:
+        """With more than one raylet the driver's has the learner, and the others the engines and reward workers.
+
+        `overrides` change settings of the reward workers.
+        """
         model = str(folder / "model")
-        recipe = load_recipe(DEMO, [f"reward_service.workers={reward_workers}"])
+        recipe = load_recipe(DEMO, [f"reward_service.workers={reward_workers}", *overrides])
         _train_tokenizer(recipe, model)
         async with AsyncExitStack() as cleanup:
             cleanup.enter_context(_own_ray(folder, raylets))

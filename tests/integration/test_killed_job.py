@@ -1,4 +1,4 @@
-"""Stage 3 as a job of its own whose driver is killed on the way, and which is started again."""
+"""Stage 3 as a job of its own whose driver is killed on the way, a group half written, and which is started again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.checkpoints import Checkpoint, CheckpointFolder
@@ -63,12 +64,17 @@ def test_a_job_whose_driver_was_killed_goes_on_as_if_nothing_had_happened(
     shutil.copytree(tiny_model, RunFolder.of(recipe).stage(2).model)
 
     with started(folder, "killed", *settings) as (process, told):
-        while not (stage.checkpoints / "step-000004").exists():
+        while not any(map(groups_in, stage.checkpoints.glob("step-*"))):
             assert process.poll() is None, told.read_text()
             time.sleep(0.05)
         process.kill()  # SIGKILL
+    written = stage.rollouts / "reward-0.rollouts"
+    while is_open(written):  # its processes end after it
+        time.sleep(0.1)
+    with written.open("ab") as file:
+        file.write(b"torn")  # what a writer leaves that is killed in the middle of a group
     before, newest = logged(stage), newest_checkpoint(stage)
-    kept = [group.group_id for file in newest.folder.glob("*.rollouts") for group in read_rollouts(file)]
+    kept = groups_in(newest.folder)
     with started(folder, "resumed", *settings) as (process, told):
         assert process.wait() == 0, told.read_text()
 
@@ -81,6 +87,17 @@ def test_a_job_whose_driver_was_killed_goes_on_as_if_nothing_had_happened(
     sampled = sampled_groups(stage)
     assert sorted(sampled) == list(range(groups_of(recipe)))
     assert {sampled[group] for group in kept} == {1}
+
+
+def is_open(path: Path) -> bool:
+    """Whether a process has this file open."""
+    files = (file for process in psutil.process_iter(["open_files"]) for file in process.info["open_files"] or ())
+    return any(file.path == str(path) for file in files)
+
+
+def groups_in(checkpoint: Path) -> list[int]:
+    """Those that it keeps for their training."""
+    return [group.group_id for file in checkpoint.glob("*.rollouts") for group in read_rollouts(file)]
 
 
 def groups_of(recipe: Recipe) -> int:
@@ -100,4 +117,4 @@ def newest_checkpoint(stage: StageFolder) -> Checkpoint:
 def sampled_groups(stage: StageFolder) -> Counter[int]:
     """How often each group was sampled and scored."""
     files = stage.rollouts.glob("*.rollouts")
-    return Counter(group.group_id for file in files for group in read_rollouts(file, strict=False))
+    return Counter(group.group_id for file in files for group in read_rollouts(file))
