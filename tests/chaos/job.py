@@ -36,7 +36,7 @@ SETTINGS = (
     "rl.checkpoint_every_steps=2",
     "rl.kl_weight=0",
     "rl.response_tokens=64",
-    "engine.cpus_per_worker=2",  # all that a node has, and more than the head has
+    "engine.cpus_per_worker=2.5",  # more than the head has, and nearly all that a node has: the learner goes elsewhere
     "learner.cpus_per_rank=0.05",
     "reward_service.cpus_per_worker=0.05",
     "engine.workers=1",  # without it the run stands still, and takes no steps while it is replaced
@@ -47,7 +47,7 @@ _SECONDS_TO_COME_TRUE = 900.0
 
 @contextmanager
 def raylets(folder: Path, nodes: int) -> Iterator[Cluster]:
-    """A cluster of a head, where the driver, the learner and the reward worker are, and nodes that hold an engine each.
+    """A cluster of a head, where the driver is, and nodes that have room for an engine each and the learner beside it.
 
     Groups of any size lie in the object stores of the nodes, where small ones are handed to the driver else.
     """
@@ -59,7 +59,7 @@ def raylets(folder: Path, nodes: int) -> Iterator[Cluster]:
         )
         try:
             for _ in range(nodes):
-                cluster.add_node(num_cpus=2, **node)
+                cluster.add_node(num_cpus=3, **node)
             yield cluster
         finally:
             cluster.shutdown()
