@@ -82,7 +82,10 @@ def started_cluster(
         for number in range(1, nodes):
             own = dict(zip(NODE_PORTS, _free_ports(len(NODE_PORTS)), strict=True))
             address = (f"--address=127.0.0.1:{ports['--port']}",)
-            started.enter_context(_node(folder / f"node-{number}.log", environment, cpus, own, address))
+            log = folder / f"node-{number}.log"
+            started.enter_context(_node(log, environment, cpus, own, address))
+            # One by one: two that start at once on one machine take each other's raylet for theirs.
+            until(lambda log=log: "Ray runtime started" in log.read_text(), f"node {number}")  # type: ignore[misc]
         yield cluster
 
 
@@ -105,9 +108,10 @@ def _node(
         try:
             yield
         finally:
-            started = psutil.Process(node.pid).children(recursive=True)
+            process = psutil.Process(node.pid)
+            started = [process, *process.children(recursive=True)]
             node.send_signal(signal.SIGTERM)  # upon which it ends what it started
-            _, alive = psutil.wait_procs([psutil.Process(node.pid), *started], timeout=30)
+            _, alive = psutil.wait_procs(started, timeout=30)
             for process in alive:
                 process.kill()
 
