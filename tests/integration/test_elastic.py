@@ -37,6 +37,7 @@ from rollout.engine_setup import EngineSetup
 from rollout.rollout_file import read_rollouts
 from rollout.simulated import Simulation
 from rollout.simulated_text import WORDS, ResponseWriter
+from rollout.trajectory import Group
 from tests.integration.raylets import raylets
 
 pytestmark = pytest.mark.integration
@@ -97,6 +98,11 @@ class Stage3:
     def steps(self) -> int:
         log = self.folder / "log.jsonl"
         return len(log.read_text().splitlines()) if log.exists() else 0
+
+    def scored(self) -> list[Group]:
+        """The groups in the rollout files, of which the last may be half written."""
+        files = (self.folder / "rollouts").glob("*.rollouts")
+        return [group for file in files for group in read_rollouts(file, strict=False)]
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait, at most for as long as the test may take."""
@@ -163,8 +169,8 @@ def test_nodes_go_and_come_while_the_run_goes_on_and_every_group_is_accounted_fo
                 for _ in range(2):
                     cluster.add(**ROLLOUT_NODE)
                 await run.until(lambda: len(run.pool.nodes()) == 3)
-                await run.more_steps()
                 assert len(set(run.pool.nodes().values())) == 3
+                await run.until(lambda: any(group.worker == "rollout-2" for group in run.scored()))
                 run.controller.stop()
                 await run.running
                 assert run.pool.restarts == 1
