@@ -12,17 +12,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError
 
 from cluster.room import Room
 from cluster.turns import NoWorkers, Turns, Worker
-from cluster.waiting import WaitedTooLong, together
+from cluster.waiting import ACTOR_LOST, WaitedTooLong, together
 from rollout.engine import EngineDied, EngineError
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # times a worker is started, and work is given to one, before the fault is taken as the input's
-LOST = (RayActorError, EngineDied, WaitedTooLong)
+LOST = (*ACTOR_LOST, EngineDied, WaitedTooLong)
 SECONDS_OF_REST = 60.0  # after so many attempts to start a worker that the others can do without
 
 

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError
 
 from cluster.checkpoints import CheckpointFolder
+from cluster.waiting import ACTOR_LOST
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ async def results_of(calls: Mapping[str, asyncio.Task[Any]], method: str) -> lis
     """
     try:
         done, others = await asyncio.wait(calls.values(), return_when=asyncio.FIRST_EXCEPTION)
-        if others and not any(isinstance(call.exception(), RayActorError) for call in done):
+        if others and not any(isinstance(call.exception(), ACTOR_LOST) for call in done):
             await asyncio.wait(others, timeout=SECONDS_TO_TELL)
         for name, call in calls.items():
-            if call.done() and isinstance(error := call.exception(), RayActorError):
+            if call.done() and isinstance(error := call.exception(), ACTOR_LOST):
                 raise LearnerLost(f"{name} was lost in `{method}`: {error}") from error
         for call in done:
             call.result()  # raises

@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError
 
 from cluster.hiring import ATTEMPTS, LOST, Hiring
 from cluster.room import Room
 from cluster.turns import NoWorkers, Turns, Worker
-from cluster.waiting import WaitedTooLong, within
+from cluster.waiting import ACTOR_LOST, WaitedTooLong, within
 from rollout.engine import EngineError
 
 __all__ = ["ATTEMPTS", "NoWorkers", "Supervisor", "Worker"]
@@ -136,7 +135,7 @@ class Supervisor:
         if worker.live:
             try:
                 await within(worker.actor.close.remote(), seconds, f"{worker.name} to close", setting)
-            except (RayActorError, WaitedTooLong) as error:
+            except (*ACTOR_LOST, WaitedTooLong) as error:
                 logger.warning("%s did not close by itself: %s", worker.name, error)
         if worker.actor is not None:
             self._kill(worker.actor)

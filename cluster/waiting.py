@@ -7,7 +7,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+# What a call of an actor raises whose process is gone; the second where Ray ended it for its node's want of memory.
+ACTOR_LOST = (RayActorError, OutOfMemoryError)
 
 
 class WaitedTooLong(RuntimeError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError
 
 from cluster.learner_loss import SECONDS_TO_TELL, LearnerLost, results_of, through_losses
 from tests.unit import virtual_time
@@ -29,12 +29,13 @@ def test_results_come_in_the_order_of_the_ranks() -> None:
     assert virtual_time.run(asked(ends(2, "a"), ends(1, "b"))) == ["a", "b"]
 
 
+@pytest.mark.parametrize("death", [RayActorError(), OutOfMemoryError("95%")], ids=["died", "out of memory"])
 @pytest.mark.parametrize("seconds", [1.0, 3.0], ids=["before its peer", "after its peer"])
-def test_a_lost_rank_is_named_whoever_fails_first(seconds: float) -> None:
+def test_a_lost_rank_is_named_whoever_fails_first(seconds: float, death: Exception) -> None:
     peer = RuntimeError("connection closed by peer")
 
     with pytest.raises(LearnerLost, match=r"learner-1 was lost in `step`"):
-        virtual_time.run(asked(ends(2, peer), ends(seconds, RayActorError())))
+        virtual_time.run(asked(ends(2, peer), ends(seconds, death)))
 
 
 def test_ranks_that_wait_for_a_lost_one_are_not_waited_for() -> None:

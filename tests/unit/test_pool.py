@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 import cluster.pool
 import cluster.supervisor
@@ -300,7 +300,7 @@ def test_a_pool_that_finds_no_room_ends_its_start_and_asks_for_none_any_more(fak
     assert [room.removed for room in fake.rooms] == [True, True]
 
 
-@pytest.mark.parametrize("death", [RayActorError(), EngineDied("gone")])
+@pytest.mark.parametrize("death", [RayActorError(), OutOfMemoryError("95%"), EngineDied("gone")])
 def test_a_dead_worker_is_replaced_once_and_its_visits_are_given_to_others(fake: FakeCluster, death: Exception) -> None:
     async def job() -> RolloutPool:
         pool = await started(2)
@@ -516,10 +516,11 @@ def test_a_visit_that_fails_everywhere_is_given_up_with_its_number(fake: FakeClu
         virtual_time.run(job())
 
 
-def test_closing_ends_every_actor_also_one_that_has_died(fake: FakeCluster) -> None:
+@pytest.mark.parametrize("death", [RayActorError(), OutOfMemoryError("95%")])
+def test_closing_ends_every_actor_also_one_that_has_died(fake: FakeCluster, death: Exception) -> None:
     async def job() -> None:
         pool = await started(2)
-        fake.actors[0].fail["close"] = RayActorError()
+        fake.actors[0].fail["close"] = death
         await pool.close()
 
     virtual_time.run(job())
