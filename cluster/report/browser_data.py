@@ -13,8 +13,6 @@ from cluster.report.thumbnails import Thumbnails
 from rewards.parse import CharSpan
 from rewards.parts import PARTS
 
-ROLLOUTS_AT_MOST = 20_000
-
 
 def browser_data(runs: Sequence[tuple[str, RunData]], rollouts: int) -> dict[str, Any]:
     """Rows, prompts, pictures and mixes of runs, each under the name that stands before its sources ("": none).

@@ -43,7 +43,7 @@ def comparison(names: tuple[str, str], runs: tuple[RunData, RunData]) -> Iterato
         yield node("h3", None, f"{titles[0]} against {titles[1]}, {pair.prompts:,} prompts of both")
         yield node(
             "div",
-            {"class": "grid"},
+            {"class": "pair"},
             node("div", None, table(["", *names, "difference", "95% interval", "opposed"], list(_rows(found)))),
             figure("Risk by coverage", "lower is better", risk_chart(shown)),
         )

@@ -11,8 +11,8 @@ import numpy as np
 from cluster.matchers import opened
 from cluster.metrics_files import read_baselines, read_metrics
 from cluster.predictions import PredictionRow, read_predictions
-from cluster.report.filters import with_suspects
 from cluster.report.responses import ResponseRow
+from cluster.report.suspects import with_suspects
 from cluster.run_folder import RunFolder
 from cluster.score import outcomes
 from configs.schema import Recipe

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from cluster.report.drawing import WIDTH, Field, canvas, line, text, tip
 from cluster.trade_off_picture import Axis
 
-_LEFT, _RIGHT, _TOP, _ROW, _BELOW = 96.0, 92.0, 26.0, 26.0, 40.0
+_LEFT, _RIGHT, _TOP, _ROW, _BELOW = 80.0, 122.0, 26.0, 26.0, 40.0
 
 
 def lag_chart(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Element:

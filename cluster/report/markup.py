@@ -31,8 +31,8 @@ def table(headers: list[str], rows: list[list[Child]], attributes: dict[str, str
     return node("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"}, made)
 
 
-def figure(title: str, note: str, drawing: Element, kind: str = "") -> Element:
+def figure(title: str, note: str, drawing: Element) -> Element:
     """A chart under its title and a line on what it shows."""
     drawing.set("aria-label", f"{title}. {note}")
     caption = node("figcaption", None, node("b", None, title), " ", node("span", {"class": "note"}, note))
-    return node("figure", {"class": kind} if kind else None, caption, drawing)
+    return node("figure", None, caption, drawing)

@@ -111,7 +111,7 @@
     const fill = make("i");
     fill.style.width = `${100 * (row[AT.confidence] ?? 0)}%`;
     const made = make("div", "row", mark,
-      make("span", "said", row[AT.answer] ?? row[AT.malformed] ?? "no score", " ", make("span", "", data.prompts[row[AT.prompt]].id)),
+      make("span", "said", row[AT.answer] ?? row[AT.malformed]?.replaceAll("_", " ") ?? "no score", " ", make("span", "", data.prompts[row[AT.prompt]].id)),
       make("span", "meter", fill),
       make("span", "number", fixed(row[AT.confidence])),
       make("span", "total", row[AT.total] === null ? "" : signed(row[AT.total]).slice(0, -1)));

@@ -14,18 +14,19 @@ from string import ascii_uppercase
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from cluster.report.browser_data import ROLLOUTS_AT_MOST, browser_data, script_json
+from cluster.report.browser_data import browser_data, script_json
 from cluster.report.comparison import comparison
 from cluster.report.markup import Child, node
 from cluster.report.run_data import RunData
 from cluster.report.sections import evaluation_section, lag_section, state, training_section
 
 RUNS_AT_MOST = len(ascii_uppercase)
+_COLUMNS = ("answer, prompt", "confidence", "reward")
 _DATA = "@DATA@"  # where the responses go: a tree would escape what a script element holds as it is
 
 
-def page(runs: Sequence[RunData], rollouts: int = ROLLOUTS_AT_MOST, *, live: bool = False) -> str:
-    """The file's text. `live`: it asks where it came from whether there is more by now.
+def page(runs: Sequence[RunData], rollouts: int, *, live: bool = False) -> str:
+    """The file's text, with at most so many rollouts of each run. `live`: it asks where it came from whether there is more by now.
 
     Raises ValueError for more runs than there are letters.
     """
@@ -64,7 +65,7 @@ def page(runs: Sequence[RunData], rollouts: int = ROLLOUTS_AT_MOST, *, live: boo
 def _sections(named: Sequence[tuple[str, RunData]]) -> Iterator[Element]:
     for name, run in named:
         of, key = (f"{name}: ", f"-{name}") if name else ("", "")
-        yield _section(f"run{key}", f"{of}{run.recipe.name}", [state(run)])
+        yield _section(f"run{key}", f"{of}{run.recipe.name}" if name else "The run", [state(run)])
         yield _section(f"evaluation{key}", f"{of}Is it right as often as it says?", evaluation_section(run))
         yield _section(f"training{key}", f"{of}Training", training_section(run))
         yield _section(f"lag{key}", f"{of}Calibration by policy lag", lag_section(run))
@@ -110,7 +111,13 @@ def _browser() -> Element:
         node(
             "div",
             {"id": "browser"},
-            node("div", None, node("div", listed), pages),
+            node(
+                "div",
+                None,
+                node("div", {"id": "columns", "aria-hidden": "true"}, *(node("span", None, c) for c in _COLUMNS)),
+                node("div", listed),
+                pages,
+            ),
             node("article", {"id": "detail", "aria-live": "polite"}),
         ),
         node(

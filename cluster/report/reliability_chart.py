@@ -25,7 +25,7 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> Element:
     field = Field(svg, across, Axis(0.0, 1.0, bottom, _TOP))
     field.grid(_FIFTHS, _FIFTHS, shown=False)
     field.path([(0.0, 0.0), (1.0, 1.0)], "ideal")
-    _along_diagonal(field, "as sure as right", 0.16)
+    _along_diagonal(field, "as sure as right", 0.97)
     for one in bins:
         _bin(field, one)
     field.titles("", "share of answers that are right")
@@ -38,7 +38,7 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> Element:
 
 def _along_diagonal(field: Field, words: str, at: float) -> None:
     x, y = field.across.at(at), field.up.at(at) - 6
-    text(field.svg, x, y, words, "faint").set("transform", f"rotate(-45 {x:.1f} {y:.1f})")
+    text(field.svg, x, y, words, "faint end").set("transform", f"rotate(-45 {x:.1f} {y:.1f})")
 
 
 def _bin(field: Field, one: ReliabilityBin) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cluster.report.filters import with_suspects
 from cluster.report.mixes import Mixes
 from cluster.report.responses import ResponseRow, Worth
+from cluster.report.suspects import with_suspects
 from configs.choices import Reading
 from configs.schema import Recipe
 from rewards.mixing import combine

@@ -98,7 +98,6 @@ def lag_section(run: RunData) -> Iterator[Element]:
         "Confidence and accuracy by policy lag",
         f"up to step {step}; two versions: new weights came between answer and confidence",
         lag_chart(rows),
-        "single",
     )
 
 
@@ -107,4 +106,4 @@ def _numbers(metrics: Metrics) -> str:
     if metrics.ece is None or metrics.ece_noise_floor is None or metrics.brier is None or metrics.accuracy is None:
         return f"n {metrics.n:,}"
     ece, floor = 100 * metrics.ece, 100 * metrics.ece_noise_floor
-    return f"ECE {ece:.1f} points, {floor:.1f} by chance · Brier {metrics.brier:.3f} · accuracy {metrics.accuracy:.3f}"
+    return f"ECE {ece:.1f} ±{floor:.1f} · Brier {metrics.brier:.3f} · accuracy {metrics.accuracy:.3f}"
