@@ -24,7 +24,7 @@ def browser_data(runs: Sequence[tuple[str, RunData]], rollouts: int) -> dict[str
         packed.take(name, run, rollouts)
     return {
         "parts": PARTS,
-        "filters": [{"name": one, "title": one.title, "meaning": one.meaning} for one in Filter],
+        "filters": [{"name": one, "title": one.heading, "meaning": one.meaning} for one in Filter],
         "sources": packed.sources,
         "notes": packed.notes,
         "mixes": packed.mixes,

@@ -1,4 +1,4 @@
-"""Two runs on the prompts that both were evaluated on: differences with paired intervals, and where they differ most."""
+"""Two runs on the prompts that both were evaluated on: differences with paired intervals, and where they are."""
 
 from __future__ import annotations
 

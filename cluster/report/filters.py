@@ -21,9 +21,9 @@ class Filter(StrEnum):
     SABOTAGE = "sabotage"
 
     @property
-    def title(self) -> str:
+    def heading(self) -> str:
         """Its name on a page."""
-        return _TITLES[self]
+        return _HEADINGS[self]
 
     @property
     def meaning(self) -> str:
@@ -43,7 +43,7 @@ class Filter(StrEnum):
                 return row.suspect
 
 
-_TITLES = {
+_HEADINGS = {
     Filter.CONFIDENT_WRONG: "Confident and wrong",
     Filter.DOUBTFUL_RIGHT: "Doubtful and right",
     Filter.MALFORMED: "Malformed",

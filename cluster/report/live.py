@@ -21,6 +21,15 @@ _SECONDS = 10.0  # that a connection may say nothing
 _AT_ONCE = 16  # connections; a browser opens up to six
 _SHARE = 0.1  # of a core's time that making pages may take: the job needs it more
 
+_READ = (  # what a report is made of, in a run's folder
+    "recipe.yaml",
+    "stage*/log.jsonl",
+    "stage*/evaluation/*/*.json*",
+    "stage3/rollouts/*.rollouts",
+    "stage3/checkpoints/*/state.json",
+    "stage3/reward_weights.json",
+)
+
 
 class LivePage:
     """The report's text, made anew where the runs' files have changed."""
@@ -116,9 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _stamp(runs: Sequence[Path]) -> str:
     """A digest of the names, sizes and times of all that a report reads."""
-    patterns = ("recipe.yaml", "stage*/log.jsonl", "stage3/rollouts/*.rollouts", "stage3/checkpoints/*/state.json")
-    patterns += ("stage3/reward_weights.json", "stage*/evaluation/*/*.json*")
-    files = sorted(file for run in runs for pattern in patterns for file in run.glob(pattern))
+    files = sorted(file for run in runs for pattern in _READ for file in run.glob(pattern))
     told = hashlib.sha256()
     for file in files:
         try:

@@ -32,7 +32,7 @@ class Mixes:
         """`log` are the lines of stage 3, ascending; `asked` are the weights of the step after the last."""
         names = RewardWeights.model_fields
         self._steps = [int(line["step"] or 0) for line in log]
-        self._weights = [RewardWeights(**{name: line[f"weight/{name}"] for name in names}) for line in log]
+        self._weights = [RewardWeights.model_validate({name: line[f"weight/{name}"] for name in names}) for line in log]
         self._asked = asked
 
     def at(self, step: int) -> RewardWeights:

@@ -84,7 +84,7 @@
   }
 
   const fixed = (number, digits = 2) => (number === null || number === undefined ? "" : number.toFixed(digits));
-  const signed = (number) => (number >= 0 ? "+" : "") + number.toFixed(3);
+  const signed = (number, digits = 3) => (number >= 0 ? "+" : "") + number.toFixed(digits);
   const verdict = (row) => {
     if (row[AT.malformed]) return "malformed";
     if (row[AT.correct] === null) return "unjudged";
@@ -114,7 +114,7 @@
       make("span", "said", row[AT.answer] ?? row[AT.malformed]?.replaceAll("_", " ") ?? "no score", " ", make("span", "", data.prompts[row[AT.prompt]].id)),
       make("span", "meter", fill),
       make("span", "number", fixed(row[AT.confidence])),
-      make("span", "total", row[AT.total] === null ? "" : signed(row[AT.total]).slice(0, -1)));
+      make("span", "total", row[AT.total] === null ? "" : signed(row[AT.total], 2)));
     made.id = `row-${place}`;
     made.setAttribute("role", "option");
     made.setAttribute("aria-selected", String(number === at));

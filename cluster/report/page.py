@@ -26,7 +26,9 @@ _DATA = "@DATA@"  # where the responses go: a tree would escape what a script el
 
 
 def page(runs: Sequence[RunData], rollouts: int, *, live: bool = False) -> str:
-    """The file's text, with at most so many rollouts of each run. `live`: it asks where it came from whether there is more by now.
+    """The file's text, with at most so many rollouts of each run.
+
+    `live`: it asks where it came from whether there is more by now.
 
     Raises ValueError for more runs than there are letters.
     """

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from cluster.report.drawing import WIDTH, Field, bar, canvas, line, text, tip
 from cluster.trade_off_picture import Axis
-from rewards.reliability import FEWEST, ReliabilityBin
+from rewards.reliability import ReliabilityBin
 
 _LEFT, _RIGHT, _TOP = 46.0, 12.0, 10.0
 _SIDE = WIDTH - _LEFT - _RIGHT  # the diagram is square
@@ -25,7 +25,7 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> Element:
     field = Field(svg, across, Axis(0.0, 1.0, bottom, _TOP))
     field.grid(_FIFTHS, _FIFTHS, shown=False)
     field.path([(0.0, 0.0), (1.0, 1.0)], "ideal")
-    _along_diagonal(field, "as sure as right", 0.97)
+    _along_diagonal(field, "as sure as right", 0.04)
     for one in bins:
         _bin(field, one)
     field.titles("", "share of answers that are right")
@@ -37,8 +37,8 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> Element:
 
 
 def _along_diagonal(field: Field, words: str, at: float) -> None:
-    x, y = field.across.at(at), field.up.at(at) - 6
-    text(field.svg, x, y, words, "faint end").set("transform", f"rotate(-45 {x:.1f} {y:.1f})")
+    x, y = field.across.at(at) + 9, field.up.at(at) + 9
+    text(field.svg, x, y, words, "faint").set("transform", f"rotate(-45 {x:.1f} {y:.1f})")
 
 
 def _bin(field: Field, one: ReliabilityBin) -> None:
@@ -48,7 +48,7 @@ def _bin(field: Field, one: ReliabilityBin) -> None:
         low, high = one.interval
         line(field.svg, x, field.up.at(low), x, field.up.at(high), "interval")
         told += f", 95% interval {low:.3f} to {high:.3f}"
-    few = " hollow" if one.n < FEWEST else ""
+    few = "" if one.interval is not None else " hollow"
     tip(field.dot(one.confidence, one.accuracy, f"main{few}", 4.5), told)
 
 

@@ -106,7 +106,7 @@ def _response(row: ResponseRow, colour: str) -> Text:
 
 
 def _sum(row: ResponseRow) -> str:
-    """Such as `correctness 1.000 x 1 + calibration -0.160 × 1 + format 1.000 × 4 = +4.840`."""
+    """Such as `correctness 1.000 x 1 + calibration -0.160 x 1 + format 1.000 x 4 = +4.840`."""
     assert row.worth is not None
     weights = row.worth.weights.model_dump()
     terms = " + ".join(f"{name} {part:.3f} x {weights[name]:g}" for name, part in row.worth.parts.items())

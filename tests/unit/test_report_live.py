@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,20 +10,7 @@ import urllib3
 from cluster.report import live
 from cluster.report.live import LivePage, LiveServer
 from tests.unit.report_run import made_run
-
-SECONDS = 120.0  # more than a page takes on a busy machine
-
-
-@contextmanager
-def served(report: LivePage) -> Iterator[LiveServer]:
-    with LiveServer(report, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join(SECONDS)
+from tests.unit.served_report import SECONDS, served
 
 
 def get(server: LiveServer, path: str, **headers: str) -> urllib3.BaseHTTPResponse:
