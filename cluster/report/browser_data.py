@@ -68,7 +68,7 @@ class _Packed:
             self.notes.append(f"{name} {thumbnails.left_out:,} pictures cannot be shown".strip())
 
     def _row(self, run: str, row: ResponseRow, prompt: int) -> list[Any]:
-        """As `page.js` reads it, by place."""
+        """As `responses.js` reads it, by place."""
         worth = row.worth
         return [
             _place(self.sources, f"{run} · {row.source}" if run else row.source, self._places),
@@ -79,7 +79,7 @@ class _Packed:
             row.answer,
             row.confidence,
             row.correct,
-            row.malformed or ("truncated" if row.truncated else None),
+            row.malformed,
             _utf16(row.text, row.answer_span),
             _utf16(row.text, row.confidence_span),
             sum(1 << bit for bit, one in enumerate(Filter) if one.keeps(row)),

@@ -94,7 +94,6 @@ def _rows(
             require_confidence=stage != 1,
         )
         ends = place + (recipe.evaluation.annotator_draws if row.counts else 1)
-        judged = correct is not None and parsed.answer is not None
         yield ResponseRow(
             source=title,
             group=row.prompt_id,
@@ -103,10 +102,9 @@ def _rows(
             text=row.response,
             answer=parsed.answer,
             confidence=parsed.confidence if stage != 1 else None,
-            correct=float(np.mean(correct[place:ends])) if judged and correct is not None else None,
+            correct=None if correct is None or parsed.answer is None else float(np.mean(correct[place:ends])),
             malformed=None if parsed.malformed is None else parsed.malformed.value,
             answer_span=parsed.answer_span,
             confidence_span=parsed.confidence_span,
-            truncated=row.truncated,
         )
         place = ends

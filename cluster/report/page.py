@@ -21,6 +21,7 @@ from cluster.report.run_data import RunData
 from cluster.report.sections import evaluation_section, lag_section, state, training_section
 
 RUNS_AT_MOST = len(ascii_uppercase)
+_SCRIPTS = ("charts.js", "responses.js", "page.js")  # in this order, the last begins
 _COLUMNS = ("answer, prompt", "confidence", "reward")
 _DATA = "@DATA@"  # where the responses go: a tree would escape what a script element holds as it is
 
@@ -35,7 +36,7 @@ def page(runs: Sequence[RunData], rollouts: int, *, live: bool = False) -> str:
     if not 1 <= len(runs) <= RUNS_AT_MOST:
         raise ValueError(f"got {len(runs)} runs, expected 1 to {RUNS_AT_MOST}")
     names = [""] if len(runs) == 1 else list(ascii_uppercase[: len(runs)])
-    style, script = _part("page.css"), _part("page.js")
+    style, script = _part("page.css"), "".join(map(_part, _SCRIPTS))
     title = f"{', '.join(dict.fromkeys(run.recipe.name for run in runs))}: calibration"
     head = node(
         "head",
@@ -87,7 +88,7 @@ def _link(section: Element) -> Element:
 
 
 def _browser() -> Element:
-    """What `page.js` fills."""
+    """What `responses.js` fills."""
     controls = node(
         "form",
         {"id": "controls", "role": "search"},

@@ -36,7 +36,6 @@ class ResponseRow:
     malformed: str | None  # the cause, a `rewards.parse.Malformed` value
     answer_span: CharSpan | None  # characters of the text
     confidence_span: CharSpan | None
-    truncated: bool = False
     failure: str | None = None  # why it has no score
     worth: Worth | None = None  # None: an evaluation's, or without a score
     versions: tuple[VersionSpan, ...] = ()  # weight versions, by tokens; () where they are not kept

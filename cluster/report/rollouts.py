@@ -14,7 +14,7 @@ from configs.schema import Recipe
 from rewards.mixing import combine
 from rewards.parse import ParsedResponse, parse
 from rewards.readings import read_released
-from rollout.trajectory import FinishReason, Group, Trajectory
+from rollout.trajectory import Group, Trajectory
 
 ROLLOUTS = "rollouts"
 
@@ -40,7 +40,6 @@ def _rows(group: Group, recipe: Recipe, mixes: Mixes) -> Iterator[ResponseRow]:
             malformed=score.malformed if score else None,
             answer_span=parsed.answer_span if parsed else None,
             confidence_span=parsed.confidence_span if parsed else None,
-            truncated=sample.finish_reason is FinishReason.LENGTH,
             failure=None if score else trajectory.failure,
             worth=worth.get(number),
             versions=sample.version_spans,

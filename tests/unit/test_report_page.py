@@ -17,7 +17,7 @@ from cluster.report.page import page
 from cluster.report.run_data import RunData, read_run
 from tests.unit.report_run import EVIL, made_run
 
-TEXT, SPANS = 4, slice(9, 11)  # places in a row, as page.js has them
+TEXT, SPANS = 4, slice(9, 11)  # places in a row, as responses.js has them
 
 
 class Seen(HTMLParser):
