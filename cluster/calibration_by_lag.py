@@ -40,8 +40,15 @@ class CalibrationByLag:
 
     def table(self) -> str:
         """The run so far, a row for each lag there was, with a legend."""
-        rows = [(_SHOWN.get(row, f"lag {row}"), *_cells(sums)) for row, sums in _ordered(self._run)]
+        rows = [(name, *_cells(found)) for name, found in self.rows()]
         return "\n".join([aligned(["n", "accuracy", "mean c", "ECE", "Brier"], rows), _LEGEND])
+
+    def rows(self) -> list[tuple[str, dict[str, float]]]:
+        """Each lag of the run so far with what `StatedSums.measured` says, and as "floor" the ECE of chance alone."""
+        return [
+            (_SHOWN.get(row, f"lag {row}"), sums.measured() | {"floor": sums.noise_floor()})
+            for row, sums in _ordered(self._run)
+        ]
 
     def state_dict(self) -> dict[str, list[list[float]]]:
         """What `load_state_dict` reads: of each row its confidences, with the sums of each."""
@@ -87,8 +94,7 @@ def _ordered(rows: Mapping[str, StatedSums]) -> list[tuple[str, StatedSums]]:
     return [(row, rows[row]) for row in sorted(rows, key=place)]
 
 
-def _cells(sums: StatedSums) -> list[str]:
-    found = sums.measured()
-    ece, floor = (f"{100 * value:.1f}" for value in (found["ece"], sums.noise_floor()))
+def _cells(found: Mapping[str, float]) -> list[str]:
+    ece, floor = (f"{100 * found[name]:.1f}" for name in ("ece", "floor"))
     shown = (f"{found[name]:.3f}" for name in ("accuracy", "confidence"))
     return [f"{found['n']:.0f}", *shown, f"{ece} ±{floor}", f"{found['brier']:.3f}"]

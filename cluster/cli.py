@@ -25,6 +25,7 @@ from cluster.cli_parts import (
     takes_recipe,
     takes_unconfident,
 )
+from cluster.cli_report import add_report_commands
 from cluster.cli_scores import add_score_commands
 from cluster.cli_tune import add_tune_command
 from cluster.quiet import ENVIRONMENT
@@ -135,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     takes_unconfident(evaluate)
 
     add_score_commands(commands)
+
+    add_report_commands(commands)
 
     pipeline = command(commands, "pipeline", _pipeline, "all three stages, each evaluated; goes on where it stopped")
     takes_recipe(pipeline)

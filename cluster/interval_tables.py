@@ -6,7 +6,7 @@ from cluster.metrics_table import aligned
 from rewards.bootstrap import Difference, Interval, compare, intervals
 from rewards.outcomes import Outcomes
 
-_NAMES = {
+METRIC_NAMES = {
     "accuracy": "accuracy",
     "majority_accuracy": "maj. acc.",
     "mean_confidence": "mean c",
@@ -22,7 +22,7 @@ _NAMES = {
 def intervals_table(outcomes: Outcomes, resamples: int, seed: int, bins: int) -> str:
     """A row for each metric of all tasks together; ECE in percent points. Raises as `intervals` does."""
     found = intervals(outcomes, resamples, seed, bins)
-    rows = [(_NAMES[name], shown_metric(name, one.value), _range(name, one)) for name, one in found.items()]
+    rows = [(METRIC_NAMES[name], shown_metric(name, one.value), shown_range(name, one)) for name, one in found.items()]
     legend = (
         f"All tasks, {resamples} resamples of the prompts. A resample has more noise than the sample: "
         "the ECE's interval lies high."
@@ -35,11 +35,11 @@ def comparison_table(first: Outcomes, second: Outcomes, resamples: int, seed: in
     found = compare(first, second, resamples, seed, bins)
     rows = [
         (
-            _NAMES[name],
+            METRIC_NAMES[name],
             shown_metric(name, one.first),
             shown_metric(name, one.second),
             shown_metric(name, one.value, "+"),
-            _range(name, one, "+"),
+            shown_range(name, one, "+"),
             f"{one.opposed:.3f}",
         )
         for name, one in found.items()
@@ -56,5 +56,6 @@ def shown_metric(name: str, value: float, sign: str = "") -> str:
     return f"{100 * value:{sign}.1f}" if name == "ece" else f"{value:{sign}.3f}"
 
 
-def _range(name: str, found: Interval | Difference, sign: str = "") -> str:
+def shown_range(name: str, found: Interval | Difference, sign: str = "") -> str:
+    """Where 95% of the resamples have a metric, or the difference of two, as tables have it."""
     return f"{shown_metric(name, found.low, sign)} to {shown_metric(name, found.high, sign)}"

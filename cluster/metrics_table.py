@@ -27,8 +27,13 @@ a threshold keeps with 10% of them wrong. Distinct: confidences that at least 1%
 
 def metrics_table(named: Sequence[tuple[str, Metrics]]) -> str:
     """The table, with a legend under it; shares and scores are fractions of 1, ECE in percent points."""
-    rows = [(name, *(show(found) for _, show in _COLUMNS)) for name, found in named]
+    rows = [(name, *cells(found).values()) for name, found in named]
     return "\n".join([aligned([header for header, _ in _COLUMNS], rows), LEGEND])
+
+
+def cells(found: Metrics) -> dict[str, str]:
+    """What each column says of one row, by the column's header."""
+    return {header: show(found) for header, show in _COLUMNS}
 
 
 def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

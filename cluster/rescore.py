@@ -15,11 +15,11 @@ from rich.table import Table
 
 from cluster.metrics_table import WIDE_ENOUGH
 from cluster.run_folder import RunFolder
+from cluster.saved_groups import saved_groups
 from configs.load import load_recipe
 from configs.schema import Rewards, RewardWeights
 from rewards.mixing import Credits, Mixed, combine, credits
-from rollout.rollout_file import read_rollouts
-from rollout.trajectory import Group, Score
+from rollout.trajectory import Score
 
 _PARTS_OF_RUN = 4
 _HEADERS = (
@@ -71,12 +71,7 @@ def rescore(run: RunFolder, changes: Sequence[str]) -> tuple[Rewards, Rewards, l
 
 def scored_groups(folder: Path) -> list[list[Score]]:
     """Scores of the saved groups with two or more, in the order of admission, each group as it was last sampled."""
-    groups: dict[int, Group] = {}
-    for path in sorted(folder.glob("*.rollouts")):
-        for group in read_rollouts(path, strict=False):
-            if group.group_id not in groups or group.admitted >= groups[group.group_id].admitted:
-                groups[group.group_id] = group
-    scores = ([t.score for t in groups[number].trajectories if t.score is not None] for number in sorted(groups))
+    scores = ([t.score for t in group.trajectories if t.score is not None] for group in saved_groups(folder))
     return [of_group for of_group in scores if len(of_group) > 1]
 
 

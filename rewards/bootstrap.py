@@ -57,9 +57,9 @@ def intervals(outcomes: Outcomes, resamples: int = RESAMPLES, seed: int = 0, bin
     Raises ValueError for fewer than two prompts, and without resamples.
     """
     prompts = _distinct(outcomes)
-    found = _estimates(outcomes, prompts, _draw(len(prompts), resamples, seed), bins)
+    found = _estimates(outcomes, prompts, resamples_of(len(prompts), resamples, seed), bins)
     return {
-        name: Interval(float(values[0]), *_middle(values[1:]))
+        name: Interval(float(values[0]), *middle(values[1:]))
         for name, values in found.items()
         if not np.isnan(values[0])
     }
@@ -74,7 +74,7 @@ def compare(
     """
     prompts = _distinct(first)
     _refuse_other_prompts(first, second)
-    drawn = _draw(len(prompts), resamples, seed)
+    drawn = resamples_of(len(prompts), resamples, seed)
     ours, theirs = (_estimates(outcomes, prompts, drawn, bins) for outcomes in (first, second))
     return {
         name: _difference(ours[name], theirs[name])
@@ -87,10 +87,11 @@ def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Diff
     differences = second - first
     resampled = differences[1:][~np.isnan(differences[1:])]
     opposed = resampled * np.sign(differences[0]) <= 0
-    return Difference(float(first[0]), float(second[0]), *_middle(resampled), opposed=float(opposed.mean()))
+    return Difference(float(first[0]), float(second[0]), *middle(resampled), opposed=float(opposed.mean()))
 
 
-def _middle(resampled: NDArray[np.float64]) -> tuple[float, float]:
+def middle(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Where 95% of the resampled values lie, nan left out; at least one."""
     low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -109,7 +110,7 @@ def _refuse_other_prompts(first: Outcomes, second: Outcomes) -> None:
         )
 
 
-def _draw(prompts: int, resamples: int, seed: int) -> NDArray[np.float64]:
+def resamples_of(prompts: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """[1 + R, P] how often each prompt is drawn; the first row is the sample itself, each prompt once."""
     if prompts < 2 or resamples < 1:
         raise ValueError(f"got {resamples} resamples of {prompts} prompts, expected at least 1 of at least 2")

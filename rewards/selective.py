@@ -30,11 +30,22 @@ def excess_aurc(tally: Tally) -> NDArray[np.float64]:
     return np.maximum(aurc(tally) - best, 0)  # below 0 by rounding alone
 
 
+def risk_by_coverage(tally: Tally) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coverage and risk, [..., V] each, of every threshold that [..., V] counts allow, the least coverage first."""
+    kept, wrong = _kept(tally)
+    risk = np.divide(wrong, kept, out=np.full_like(kept, np.nan), where=kept > 0)
+    return kept / kept[..., -1:], risk
+
+
 def coverage_at_risk(tally: Tally, risk: float) -> NDArray[np.float64]:
     """[...] largest share, of [..., V] counts, that a threshold can keep with at most `risk` of it wrong; 0 if none."""
-    kept = tally.stated[..., ::-1].cumsum(-1)
-    wrong = tally.wrong[..., ::-1].cumsum(-1)
+    kept, wrong = _kept(tally)
     return np.where(wrong <= risk * kept, kept, 0).max(-1) / kept[..., -1]
+
+
+def _kept(tally: Tally) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[..., V] answers that each threshold keeps, from the most confident on, and those of them that are wrong."""
+    return tally.stated[..., ::-1].cumsum(-1), tally.wrong[..., ::-1].cumsum(-1)
 
 
 def _mean_risk(stated: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.float64]:

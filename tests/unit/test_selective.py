@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.selective import aurc, coverage_at_risk, excess_aurc
+from rewards.selective import aurc, coverage_at_risk, excess_aurc, risk_by_coverage
 from rewards.tally import Tally, tally
 
 FEW_VALUES = st.sampled_from([0.1, 0.5, 0.9])
@@ -93,3 +93,12 @@ def test_a_threshold_may_keep_more_at_less_risk() -> None:
 
 def test_where_every_threshold_keeps_too_much_risk_nothing_is_kept() -> None:
     assert coverage_at_risk(counted((0.9, False), (0.5, True)), 0.2) == 0.0
+
+
+def test_a_threshold_keeps_whole_confidences_the_surest_first() -> None:
+    found = tally(np.array([0.9, 0.9, 0.5, 0.2]), np.array([True, False, True, False]))
+
+    coverage, risk = risk_by_coverage(found)
+
+    assert coverage.tolist() == [0.5, 0.75, 1.0]
+    assert risk.tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 2])

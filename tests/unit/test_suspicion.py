@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rewards.suspicion import entropy, sabotage_rate, values_in_use, weighted_mean
+from rewards.suspicion import entropy, sabotage_rate, sabotage_suspects, values_in_use, weighted_mean
 
 
 def test_a_constant_has_no_entropy_and_equal_use_has_the_most() -> None:
@@ -51,3 +51,11 @@ def test_groups_are_judged_apart() -> None:
     rate = sabotage_rate(["a"] * 3 + ["b"] * 3, answers, np.array([0.9, 0.9, 0.01, 0.9, 0.9, 0.01]))
 
     assert rate == pytest.approx(2 / 6)
+
+
+def test_the_suspects_are_those_that_the_rate_counts() -> None:
+    group, answer = ["a", "a", "a", "b", "b"], ["joy", "joy", "fear", "joy", "fear"]
+
+    suspects = sabotage_suspects(group, answer, np.full(5, 0.05))
+
+    assert suspects.tolist() == [False, False, True, False, False]

@@ -1,0 +1,47 @@
+"""The reward mix over a stage 3: its weights at each step, and where they changed, as the log has them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from configs.schema import RewardWeights
+
+
+@dataclass(frozen=True, slots=True)
+class MixChange:
+    """Weights that differ from those of the step before."""
+
+    step: int
+    before: RewardWeights
+    after: RewardWeights
+
+    @property
+    def shown(self) -> str:
+        """What changed, such as `calibration 1 → 0.5`."""
+        pairs = zip(self.before.model_dump().items(), self.after.model_dump().values(), strict=True)
+        return ", ".join(f"{name} {before:g} → {after:g}" for (name, before), after in pairs if before != after)
+
+
+class Mixes:
+    """Weights by step."""
+
+    def __init__(self, log: Sequence[Mapping[str, float | None]], asked: RewardWeights) -> None:
+        """`log` are the lines of stage 3, ascending; `asked` are the weights of the step after the last."""
+        names = RewardWeights.model_fields
+        self._steps = [int(line["step"] or 0) for line in log]
+        self._weights = [RewardWeights.model_validate({name: line[f"weight/{name}"] for name in names}) for line in log]
+        self._asked = asked
+
+    def at(self, step: int) -> RewardWeights:
+        """The weights that `step` was, or will be, trained with."""
+        place = bisect_left(self._steps, step)
+        return self._weights[place] if place < len(self._steps) else self._asked
+
+    @property
+    def changes(self) -> list[MixChange]:
+        """Every change between two steps of the log."""
+        lines = pairwise(zip(self._steps, self._weights, strict=True))
+        return [MixChange(step, before, after) for (_, before), (step, after) in lines if before != after]

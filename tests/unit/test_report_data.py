@@ -1,0 +1,127 @@
+"""What is read of a run to be shown: rows, totals, filters, and the mix over time."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.report.filters import Filter
+from cluster.report.mixes import Mixes
+from cluster.report.responses import ResponseRow
+from cluster.report.run_data import RunData, read_run
+from cluster.report.suspects import with_suspects
+from configs.schema import RewardWeights
+from tests.unit.report_run import CHANGED_AT, EVIL, made_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    return read_run(made_run(tmp_path_factory.mktemp("read")))
+
+
+def test_every_sampled_response_is_a_row(run: RunData) -> None:
+    assert len(run.rollouts) == 6 + 39 * 4
+    assert [one.title for one in run.evaluations] == ["stage 1, seen", "stage 2, seen", "stage 3, seen"]
+    assert len(run.rows) == len(run.rollouts) + 3 * 40
+
+
+def test_the_spans_are_those_of_answer_and_confidence(run: RunData) -> None:
+    for row in run.rows:
+        if row.answer_span is not None:
+            assert row.text[slice(*row.answer_span)] == row.answer
+        if row.confidence_span is not None:
+            assert float(row.text[slice(*row.confidence_span)]) == row.confidence
+    assert sum(row.answer_span is None for row in run.rollouts) == 1  # the malformed one
+
+
+def test_a_total_is_that_of_the_shared_mix_under_the_weights_of_the_step_it_can_first_have_met(run: RunData) -> None:
+    for row in run.rollouts:
+        assert row.worth is not None
+        newest = max(span.version for span in row.versions)
+        calibration = 0.5 if newest + 1 >= CHANGED_AT else 1.0
+        parts = row.worth.parts
+        expected = parts["correctness"] + calibration * parts["calibration"] + 4 * parts["format"]
+        assert row.worth.total == pytest.approx(expected)
+
+
+def test_each_filter_keeps_what_it_says(run: RunData) -> None:
+    first = run.rollouts[:6]
+
+    kept = {one: [place for place, row in enumerate(first) if one.keeps(row)] for one in Filter}
+
+    assert kept == {
+        Filter.CONFIDENT_WRONG: [0],
+        Filter.DOUBTFUL_RIGHT: [1],
+        Filter.MALFORMED: [2],
+        Filter.SABOTAGE: [3],
+    }
+
+
+def test_beside_a_suspect_stands_what_its_groups_most_frequent_answer_earned(run: RunData) -> None:
+    suspect = run.rollouts[3]
+
+    joys = [row.worth.total for row in run.rollouts[:6] if row.answer == "joy" and row.worth is not None]
+    assert len(joys) == 3
+    assert suspect.majority_total == pytest.approx(sum(joys) / 3)
+
+
+def test_a_lone_answer_that_is_sure_of_itself_is_no_suspect(run: RunData) -> None:
+    sure = [replace(row, suspect=False, confidence=0.9) for row in run.rollouts[:6]]
+
+    assert [row.suspect for row in with_suspects(sure)] == [False] * 6
+
+
+def test_the_share_of_suspects_is_the_logs_sabotage(run: RunData) -> None:
+    from cluster.records import record_of
+    from cluster.saved_groups import saved_groups
+    from cluster.step_metrics import batch_metrics
+
+    records = [record_of(group) for group in saved_groups(run.path / "stage3" / "rollouts")]
+
+    logged = batch_metrics(records, 10, run.recipe.rewards.weights, run.recipe.rewards)["sabotage"]
+
+    assert logged == sum(row.suspect for row in run.rollouts) / sum(row.answer is not None for row in run.rollouts)
+
+
+def test_an_evaluations_rows_are_right_where_its_metrics_say_so(run: RunData) -> None:
+    for one in run.evaluations:
+        assert one.metrics.accuracy == pytest.approx(sum(row.right for row in one.rows) / len(one.rows))
+
+
+def test_a_change_of_the_mix_is_found_in_the_log(run: RunData) -> None:
+    (change,) = run.mixes.changes
+
+    assert (change.step, change.shown) == (CHANGED_AT, "calibration 1 → 0.5")
+
+
+def test_steps_that_are_to_come_have_the_weights_that_were_asked_for() -> None:
+    asked = RewardWeights(correctness=1, calibration=0.25, format=1)
+
+    assert Mixes([], asked).at(3) == asked
+
+
+def test_prompts_that_are_gone_cost_their_text_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = made_run(tmp_path)
+    shutil.rmtree(tmp_path / "data")
+
+    with caplog.at_level(logging.WARNING):
+        found = read_run(made)
+
+    assert (len(found.rollouts), found.prompts) == (6 + 39 * 4, {})
+    assert "prompts are shown by their ids alone" in caplog.text
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is no run's folder: it has no recipe\.yaml"):
+        read_run(tmp_path)
+
+
+def test_what_a_model_wrote_is_read_as_it_is(run: RunData) -> None:
+    row: ResponseRow = run.rollouts[0]
+
+    assert EVIL in row.text
+    assert row.answer == "fear"

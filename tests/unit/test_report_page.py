@@ -1,0 +1,148 @@
+"""The report's page as text: what is in it, and what a model's text can do to it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.report.browser_data import browser_data, script_json
+from cluster.report.page import page
+from cluster.report.run_data import RunData, read_run
+from tests.unit.report_run import EVIL, made_run
+
+TEXT, SPANS = 4, slice(9, 11)  # places in a row, as responses.js has them
+
+
+class Seen(HTMLParser):
+    """Tags with their attributes, and what each script holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, str] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is not None:  # within a script or a style
+            key = self.tags[-1][1].get("id") or self.cdata_elem
+            self.inside[key] = self.inside.get(key, "") + data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    return read_run(made_run(tmp_path_factory.mktemp("page")))
+
+
+@pytest.fixture(scope="module")
+def text(run: RunData) -> str:
+    return page([run], 20_000)
+
+
+def data_of(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Seen(text).inside["data"])
+    return found
+
+
+def test_a_response_that_closes_the_script_stays_within_it(text: str) -> None:
+    seen = Seen(text)
+
+    assert [tag for tag, _ in seen.tags if tag in ("script", "img", "iframe")] == ["script", "script"]
+    assert EVIL in data_of(text)["rows"][0][TEXT]
+    assert not any(name.startswith("on") for _, attributes in seen.tags for name in attributes)
+
+
+def test_the_pages_policy_allows_its_own_script_and_style_and_nothing_else(text: str) -> None:
+    seen = Seen(text)
+    policy = next(a["content"] for tag, a in seen.tags if tag == "meta" and "http-equiv" in a)
+
+    assert policy is not None
+    for directive, inside in (("script-src", seen.inside["script"]), ("style-src", seen.inside["style"])):
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "connect-src 'none'" in policy
+
+
+def test_nothing_is_fetched_from_anywhere(text: str) -> None:
+    linked = [value for _, a in Seen(text).tags for name, value in a.items() if name in ("src", "href")]
+
+    assert linked
+    assert all(value is not None and value.startswith("#") for value in linked)
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+def test_spans_are_counted_as_javascript_counts(text: str) -> None:
+    row = data_of(text)["rows"][0]
+    utf16 = row[TEXT].encode("utf-16-le")  # a grinning face before the answer takes two of JavaScript's units
+
+    answer, confidence = (utf16[2 * start : 2 * end].decode("utf-16-le") for start, end in row[SPANS])
+
+    assert (answer, confidence) == ("fear", "0.95")
+
+
+def test_a_picture_is_in_the_page_once_and_small(text: str) -> None:
+    data = data_of(text)
+
+    assert len(data["prompts"]) == 10
+    assert len(data["pictures"]) == 5
+    assert all(uri.startswith("data:image/webp;base64,") and len(uri) < 4000 for uri in data["pictures"])
+
+
+def test_of_too_many_rollouts_whole_groups_are_taken_and_the_page_says_so(run: RunData) -> None:
+    data = browser_data([("", run)], rollouts=40)
+
+    groups = [row[2] for row in data["rows"] if data["sources"][row[0]] == "rollouts"]
+    assert 30 <= len(groups) <= 40
+    assert all(groups.count(group) == (6 if group == "0" else 4) for group in groups)
+    assert data["notes"] == [f"{len(groups)} of 162 rollouts, in equal distances"]
+
+
+@pytest.mark.parametrize("words", ["</script>", "<!--", "\u2028"])
+def test_json_in_a_script_neither_ends_it_nor_changes(words: str) -> None:
+    written = script_json({"text": words})
+
+    assert "<" not in written
+    assert json.loads(written) == {"text": words}
+
+
+def test_changes_of_the_mix_are_marked_in_every_chart_of_training(text: str) -> None:
+    assert "step 6: calibration 1 → 0.5" in text
+    curves = re.findall(r'<svg [^>]*class="curves".*?</svg>', text)
+    assert sum('class="change"' in one for one in curves) == len(curves) - 2  # the SFT losses have none
+
+
+def test_two_runs_are_compared_on_the_prompts_of_both(run: RunData, tmp_path: Path) -> None:
+    other = read_run(made_run(tmp_path, prompts=8, seed=1))
+
+    text = page([run, other], 20_000)
+
+    assert "A: stage 3, seen against B: stage 3, seen, 8 prompts of both" in text
+    assert set(data_of(text)["sources"]) >= {"A · rollouts", "B · stage 3, seen"}
+
+
+def test_runs_without_a_prompt_in_common_are_said_to_have_none(run: RunData, tmp_path: Path) -> None:
+    other = read_run(made_run(tmp_path, prompts=1, seed=1))
+
+    assert "there is nothing to compare" in page([run, other], 20_000)
+
+
+def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
+    made = made_run(tmp_path)
+    for stage in (1, 2, 3):
+        (made / f"stage{stage}").rename(made / f"gone{stage}")
+
+    text = page([read_run(made)], 20_000)
+
+    assert "No stage has been evaluated yet." in text
+    assert "No stage has logged a step yet." in text
+    assert data_of(text)["rows"] == []
