@@ -38,9 +38,10 @@ def fenced(text: str, language: str = "") -> str:
 
 def _by_transformers(kind: str) -> str:
     return f"""\
-from transformers import {kind}, AutoProcessor
+from transformers import AutoProcessor, {kind}
 
-processor, model = AutoProcessor.from_pretrained("FOLDER"), {kind}.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")
+model = {kind}.from_pretrained("FOLDER")
 inputs = processor.apply_chat_template(
     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
 )

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from cluster.export_check import Checked, ExportDiffers, Question, check_export
 from cluster.export_evaluation import read_evaluations
-from cluster.export_files import stage_adapters, write_adapter_alone, write_merged
+from cluster.export_files import stage_adapters, write_files
 from cluster.export_source import Source
 from cluster.model_card import Card
 from cluster.stages import read_file
@@ -45,13 +45,14 @@ def export(source: Source, destination: Path, form: Form, check: Check = check_e
     chat = ChatFormat(str(source.stage.model), ImageLimits.of(source.recipe.model, source.recipe.data))
     prompts = _prompts(source, chat)
     evaluated = read_evaluations(source)
-    adapter = stacked(stage_adapters(source)) if form is Form.ADAPTER else None
+    stages = stage_adapters(source) if form is Form.ADAPTER else []
+    adapter = stacked(stages) if stages else None
     kind = model_class(AutoConfig.from_pretrained(source.stage.model, trust_remote_code=False)).__name__
     destination.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     try:
-        (write_merged if adapter is None else write_adapter_alone)(source, chat, aside)
-        questions = _questions(source, chat, prompts, adapter)
+        write_files(source, chat, aside, adapter)
+        questions = _questions(source, chat, prompts, stages)
         checked = check(aside, kind, chat, questions, source.recipe.engine, adapter)
         card = Card(destination.name, source, chat, kind, adapter is not None, prompts[-1], evaluated, checked)
         (aside / "README.md").write_text(str(card), encoding="utf-8")
@@ -70,8 +71,8 @@ def export(source: Source, destination: Path, form: Form, check: Check = check_e
 
 def _prompts(source: Source, chat: ChatFormat) -> list[Prompt]:
     """One with text alone, and for a model that sees one with a picture, of the files that it was evaluated on."""
-    files = [*source.recipe.data.evaluation.values(), source.recipe.data.stage3]
-    found = [prompt for name in files for prompt in read_file(source.recipe, name, require_reference=False)]
+    files = [*source.recipe.data.evaluation.values()] or [source.recipe.data.stage3]
+    found = [prompt for name in files for prompt in read_file(source.recipe, name)]
     pictured = next((prompt for prompt in found if prompt.images), None)
     written = next((prompt for prompt in found if not prompt.images), None) or _without_pictures(found[0])
     return [written, pictured] if chat.takes_images and pictured is not None else [written]
@@ -82,10 +83,12 @@ def _without_pictures(prompt: Prompt) -> Prompt:
     return replace(prompt, messages=messages, images=())
 
 
-def _questions(source: Source, chat: ChatFormat, prompts: Sequence[Prompt], adapter: Adapter | None) -> list[Question]:
+def _questions(
+    source: Source, chat: ChatFormat, prompts: Sequence[Prompt], stages: Sequence[Adapter]
+) -> list[Question]:
     """What the model says: the stage's own, or its base with the stages' adapters, before anything was rounded."""
-    model = load_in_fp32(str(source.stage.model) if adapter is None else adapter.base)
-    for one in stage_adapters(source) if adapter is not None else []:
-        add_to_weights(model, one)
+    model = load_in_fp32(stages[0].base if stages else str(source.stage.model))
+    for adapter in stages:
+        add_to_weights(model, adapter)
     kinds = ["picture" if prompt.images else "text" for prompt in prompts]
     return [Question(*asked) for asked in zip(kinds, prompts, said_of(model, chat, prompts), strict=True)]

@@ -10,38 +10,32 @@ from transformers import GenerationConfig
 
 from cluster.export_source import Source
 from configs.derive import LARGEST_ADAPTER_RANK
-from learner.adapter_files import ADAPTER_FOLDER, Adapter, stacked, write_adapter
+from learner.adapter_files import ADAPTER_FOLDER, Adapter, write_adapter
 from rollout.built_set import ATTRIBUTION
 from rollout.chat import ChatFormat
 
 _GENERATION = "generation_config.json"
 
 
-def write_merged(source: Source, chat: ChatFormat, folder: Path) -> None:
-    """The whole model: weights and configuration copied, byte for byte."""
-    copied = [*source.stage.model.glob("*.safetensors*"), source.stage.model / "config.json"]
-    for path in copied:
-        shutil.copyfile(path, folder / path.name)
-    _write_surroundings(source, chat, folder)
-
-
-def write_adapter_alone(source: Source, chat: ChatFormat, folder: Path) -> None:
-    """What all stages up to this one add to the model that the run started from.
-
-    Raises ValueError where they kept no adapters, or vLLM would not take them together.
-    """
-    whole = stacked(stage_adapters(source))
-    if whole.rank > LARGEST_ADAPTER_RANK:
-        raise ValueError(
-            f"the adapters of {source.number} stages together have rank {whole.rank}, and vLLM takes ranks up to "
-            f"{LARGEST_ADAPTER_RANK}: --form merged"
-        )
-    write_adapter(folder, whole.tensors, whole.rank, whole.alpha, source.base)
-    _write_surroundings(source, chat, folder)
+def write_files(source: Source, chat: ChatFormat, folder: Path, adapter: Adapter | None) -> None:
+    """The whole model, weights and configuration copied byte for byte, or the adapter alone; and all around them."""
+    if adapter is None:
+        for path in [*source.stage.model.glob("*.safetensors*"), source.stage.model / "config.json"]:
+            shutil.copyfile(path, folder / path.name)
+    else:
+        write_adapter(folder, adapter.tensors, adapter.rank, adapter.alpha, adapter.base)
+    chat.save_with_limits(folder)
+    _write_generation(source, chat, folder)
+    attribution = Path(source.recipe.data.root) / ATTRIBUTION
+    if attribution.exists():
+        shutil.copyfile(attribution, folder / ATTRIBUTION)
 
 
 def stage_adapters(source: Source) -> list[Adapter]:
-    """The adapter of each stage up to this one. Raises ValueError where one has none."""
+    """The adapter of each stage up to this one.
+
+    Raises ValueError where one has none, or vLLM would not take them together.
+    """
     found = []
     for number in range(1, source.number + 1):
         try:
@@ -51,15 +45,12 @@ def stage_adapters(source: Source) -> list[Adapter]:
                 f"{error}: stage {number} was trained without learner.lora, or by a version of Caliber that kept no "
                 "adapters; --form merged has the whole model"
             ) from error
+    if (rank := sum(adapter.rank for adapter in found)) > LARGEST_ADAPTER_RANK:
+        raise ValueError(
+            f"the adapters of {source.number} stages together have rank {rank}, and vLLM takes ranks up to "
+            f"{LARGEST_ADAPTER_RANK}: --form merged"
+        )
     return found
-
-
-def _write_surroundings(source: Source, chat: ChatFormat, folder: Path) -> None:
-    chat.save_with_limits(folder)
-    _write_generation(source, chat, folder)
-    attribution = Path(source.recipe.data.root) / ATTRIBUTION
-    if attribution.exists():
-        shutil.copyfile(attribution, folder / ATTRIBUTION)
 
 
 def _write_generation(source: Source, chat: ChatFormat, folder: Path) -> None:

@@ -61,7 +61,8 @@ class Card:
         return "\n\n".join(sections) + "\n"
 
     def _metadata(self) -> str:
-        path, task = self.source.recipe.model.path, "text-generation"
+        path = self.source.recipe.model.path
+        task = "image-text-to-text" if self.chat.takes_images else "text-generation"
         results = [
             EvalResult(
                 task_type=task,
@@ -79,7 +80,7 @@ class Card:
             model_name=self.name,
             base_model=None if path is None or Path(path).exists() else path,
             library_name="peft" if self.adapter else "transformers",
-            pipeline_tag="image-text-to-text" if self.chat.takes_images else task,
+            pipeline_tag=task,
             tags=["calibration", "confidence"],
             eval_results=results or None,
         )
@@ -137,7 +138,7 @@ class Card:
             yield (
                 f"Prompts: {len(distinct_prompts(one.held))}; responses to each: "
                 f"{self.source.recipe.evaluation.samples_per_prompt}; judgements they were held against: "
-                f"{len(one.held)}. {malformed:.1f}% were malformed: wrong answers, without a confidence."
+                f"{len(one.held)}, {malformed:.1f}% of them for malformed responses: wrong, and without a confidence."
             )
             yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
             if one.diagram is not None:

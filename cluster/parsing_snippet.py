@@ -25,15 +25,16 @@ def parsing_snippet(form: Response) -> str:
 
 def _grammar(form: Response) -> list[str]:
     elements = form.reasoning_elements
-    reasoning = "".join(rf"\s*<{name}>({{TEXT}})</{name}>" for name in elements) + r"\s*" if elements else "{TEXT}"
+    inner = [rf'    rf"\s*<{name}>({{TEXT}})</{name}>"' for name in elements] or ['    rf"{TEXT}"']
     lines = [
         "import re",
         "",
         f'TEXT = r"(?:(?!</?(?:{"|".join((*OUTER_TAGS, *elements))})>).)*"  # holds none of the tags',
         f"CONFIDENCE = {_CONFIDENCES[form.confidence_scale]}",
         "FORM = re.compile(",
-        f'    rf"\\s*<think>{reasoning}</think>"',
-        '    rf"\\s*<answer>({TEXT})</answer>"',
+        r'    r"\s*<think>"',
+        *inner,
+        r'    rf"\s*</think>\s*<answer>({TEXT})</answer>"',
         r'    rf"\s*<confidence>\s*({CONFIDENCE})\s*</confidence>\s*",',
         "    re.ASCII | re.DOTALL,",
         ")",
