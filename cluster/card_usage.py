@@ -55,7 +55,8 @@ def _by_vllm(adapter: bool, chat: ChatFormat, temperature: float, tokens: int) -
     never = f", logit_bias={barred}" if barred else ""  # vLLM does not read suppress_tokens
     loaded, asked, lora = 'LLM("FOLDER")', "", ""
     if adapter:
-        loaded = 'LLM("BASE", tokenizer="FOLDER", enable_lora=True, max_lora_rank=RANK)'
+        limits = f", mm_processor_kwargs={chat.processor_options}" if chat.processor_options else ""
+        loaded = f'LLM("BASE", tokenizer="FOLDER", enable_lora=True, max_lora_rank=RANK{limits})'
         asked = ', lora_request=LoRARequest("adapter", 1, "FOLDER")'
         lora = "from vllm.lora.request import LoRARequest\n"
     return f"""\

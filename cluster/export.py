@@ -43,7 +43,7 @@ def export(source: Source, destination: Path, form: Form, check: Check = check_e
     if destination.exists():
         raise FileExistsError(f"{destination} exists: choose another folder, nothing is overwritten")
     chat = ChatFormat(str(source.stage.model), ImageLimits.of(source.recipe.model, source.recipe.data))
-    prompts = _prompts(source, chat)
+    prompts = _prompts(source)
     evaluated = read_evaluations(source)
     stages = stage_adapters(source) if form is Form.ADAPTER else []
     adapter = stacked(stages) if stages else None
@@ -69,13 +69,13 @@ def export(source: Source, destination: Path, form: Form, check: Check = check_e
     return checked
 
 
-def _prompts(source: Source, chat: ChatFormat) -> list[Prompt]:
+def _prompts(source: Source) -> list[Prompt]:
     """One with text alone, and for a model that sees one with a picture, of the files that it was evaluated on."""
     files = [*source.recipe.data.evaluation.values()] or [source.recipe.data.stage3]
     found = [prompt for name in files for prompt in read_file(source.recipe, name)]
     pictured = next((prompt for prompt in found if prompt.images), None)
     written = next((prompt for prompt in found if not prompt.images), None) or _without_pictures(found[0])
-    return [written, pictured] if chat.takes_images and pictured is not None else [written]
+    return [written] if pictured is None else [written, pictured]
 
 
 def _without_pictures(prompt: Prompt) -> Prompt:

@@ -11,10 +11,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import rollout
 from configs.schema import Engine, Lora
@@ -113,16 +115,11 @@ def _settings(
 
 def _conversation(chat: ChatFormat, question: Question, scratch: Path) -> list[dict[str, Any]]:
     """As chat templates take it, with the pictures as the learner saw them: upright, on white."""
-    pictures: Iterator[Path] = (scratch / f"{question.kind}-{n}.png" for n in range(len(question.prompt.images)))
-    kept = []
-    for path, image in zip(pictures, chat.load_images(question.prompt), strict=True):
-        image.save(path)
-        kept.append(str(path))
-    places, turns = iter(kept), chat.conversation(question.prompt.messages)
-    for turn in turns:
-        for part in turn["content"]:
-            if isinstance(part, dict) and part["type"] == "image":
-                part["path"] = next(places)
+    turns, images = chat.conversation(question.prompt.messages), chat.load_images(question.prompt)
+    parts = [part for turn in turns for part in turn["content"] if isinstance(part, dict) and part["type"] == "image"]
+    for number, (part, image) in enumerate(zip(parts, images, strict=True)):
+        part["path"] = str(scratch / f"{question.kind}-{number}.png")
+        image.save(part["path"])
     return turns
 
 
@@ -149,8 +146,7 @@ def _transformers(questions: Sequence[Question], answered: Mapping[str, Any]) ->
     differences = {}
     for question, answer in zip(questions, answered["answers"], strict=True):
         _refuse_other_tokens("transformers", question, answer["token_ids"])
-        pairs = zip(answer["logits"], question.expected.logits.tolist(), strict=True)
-        differences[question.kind] = max(abs(found - expected) for found, expected in pairs)
+        differences[question.kind] = _largest(answer["logits"], question.expected.logits)
     return _within(Checked("transformers", answered["version"], differences, "a logit", TRANSFORMERS_TOLERANCE))
 
 
@@ -158,13 +154,16 @@ def _vllm(questions: Sequence[Question], answered: Mapping[str, Any]) -> Checked
     differences = {}
     for question, answer in zip(questions, answered["answers"], strict=True):
         _refuse_other_tokens("vllm", question, answer["token_ids"])
-        after = question.expected.logits.log_softmax(0)
-        pairs = [
-            *zip(answer["prompt_logprobs"], question.expected.prompt_logprobs.tolist(), strict=True),
-            *((found, after[int(token)].item()) for token, found in answer["likeliest"].items()),
-        ]
-        differences[question.kind] = max(abs(found - expected) for found, expected in pairs)
+        likeliest = answer["likeliest"]
+        after = question.expected.logits.log_softmax(0)[[int(token) for token in likeliest]]
+        expected = torch.cat([question.expected.prompt_logprobs, after])
+        differences[question.kind] = _largest([*answer["prompt_logprobs"], *likeliest.values()], expected)
     return _within(Checked("vLLM", answered["version"], differences, "a log-probability", VLLM_TOLERANCE))
+
+
+def _largest(found: Sequence[float], expected: torch.Tensor) -> float:
+    """The largest difference; not a number where one of them is none."""
+    return float((torch.tensor(found) - expected).abs().max())
 
 
 def _refuse_other_tokens(library: str, question: Question, found: Sequence[int]) -> None:
