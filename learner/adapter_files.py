@@ -7,6 +7,7 @@ the sum of their products, at the sum of their ranks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 ADAPTER_FOLDER = "adapter"  # within the folder of a model that holds it merged
-_WEIGHTS_FILE = "adapter_model.safetensors"  # peft's name
+_WEIGHTS_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"  # peft's names
 _BEFORE, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # peft's name of a layer is between
 
 
@@ -46,8 +47,9 @@ class Adapter:
         """Raises FileNotFoundError where there is none."""
         if not (folder / _WEIGHTS_FILE).exists():
             raise FileNotFoundError(f"{folder / _WEIGHTS_FILE} is not there")
-        config = LoraConfig.from_pretrained(folder)
-        return cls(load_file(folder / _WEIGHTS_FILE), config.r, config.lora_alpha, config.base_model_name_or_path)
+        config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+        tensors = load_file(folder / _WEIGHTS_FILE)
+        return cls(tensors, config["r"], config["lora_alpha"], config["base_model_name_or_path"])
 
     @property
     def scaling(self) -> float:
