@@ -107,7 +107,8 @@ def _settings(
         most = max(len(question.prompt.images) for question in questions)
         settings |= {"limit_mm_per_prompt": {"image": most, "video": 0}, "skip_mm_profiling": True}
     if adapter is not None:
-        settings |= adapter_arguments(Lora(rank=adapter.rank)) | {"tokenizer": str(folder)}
+        settings |= adapter_arguments(Lora(rank=adapter.rank, targets=adapter.targets))
+        settings["tokenizer"] = str(folder)
         if chat.processor_options:  # which vLLM takes from the model's folder
             settings["mm_processor_kwargs"] = dict(chat.processor_options)
     return settings

@@ -52,6 +52,11 @@ class Adapter:
         return cls(tensors, config["r"], config["lora_alpha"], config["base_model_name_or_path"])
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The last parts of its layers' names."""
+        return tuple(sorted({_layer(name).rpartition(".")[2] for name in self.tensors if name.endswith(_DOWN)}))
+
+    @property
     def scaling(self) -> float:
         """What the product of its factors is multiplied by."""
         return self.alpha / self.rank

@@ -38,6 +38,7 @@ def test_a_written_adapter_is_read_by_peft_and_says_what_the_merged_weights_say(
     read = PeftModel.from_pretrained(small_model(), tmp_path)
 
     assert (found.rank, found.alpha, found.base) == (4, 7, "the/base")
+    assert found.targets == ("down_proj", "q_proj")
     assert {name for name, _ in read.named_parameters() if "lora_" in name} == {
         name.replace(".weight", ".default.weight") for name in found.tensors
     }
