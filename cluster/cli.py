@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import configs
+from cluster.cli_export import add_export_command
 from cluster.cli_jobs import add_job_commands, submit_all, takes_address
 from cluster.cli_parts import (
     command,
@@ -149,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     takes_place(pipeline)
 
     add_tune_command(commands)
+    add_export_command(commands)
 
     add_job_commands(commands)
 

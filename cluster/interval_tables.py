@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cluster.metrics_table import aligned
 from rewards.bootstrap import Difference, Interval, compare, intervals
 from rewards.outcomes import Outcomes
@@ -21,13 +23,17 @@ METRIC_NAMES = {
 
 def intervals_table(outcomes: Outcomes, resamples: int, seed: int, bins: int) -> str:
     """A row for each metric of all tasks together; ECE in percent points. Raises as `intervals` does."""
-    found = intervals(outcomes, resamples, seed, bins)
-    rows = [(METRIC_NAMES[name], shown_metric(name, one.value), shown_range(name, one)) for name, one in found.items()]
+    rows = interval_rows(intervals(outcomes, resamples, seed, bins))
     legend = (
         f"All tasks, {resamples} resamples of the prompts. A resample has more noise than the sample: "
         "the ECE's interval lies high."
     )
     return "\n".join([aligned(["value", "95% interval"], rows), legend])
+
+
+def interval_rows(found: Mapping[str, Interval]) -> list[tuple[str, str, str]]:
+    """Name, value and interval of each metric."""
+    return [(METRIC_NAMES[name], shown_metric(name, one.value), shown_range(name, one)) for name, one in found.items()]
 
 
 def comparison_table(first: Outcomes, second: Outcomes, resamples: int, seed: int, bins: int) -> str:

@@ -28,6 +28,7 @@ _NO_MATTER = {
     "learner": {"cores", "ranks", "cpus_per_rank", "threads_per_rank"},
     "rl": {*_CHECKPOINTS, "seconds_per_wait"},
 }
+_DONE = "{}-done.json"
 _SETTINGS = "settings.json"  # names what the stage's training depends on
 
 
@@ -93,17 +94,22 @@ class StageFolder:
         self.path.rename(aside)
         logger.warning("%s is moved to %s, the stage starts anew", self.path, aside)
 
+    @property
+    def trained(self) -> bool:
+        """Whether the stage's training ended, from whatever settings."""
+        return (self.path / _DONE.format("training")).exists()
+
     def finished(self, what: str, digest: str) -> bool:
         """Whether the stage's training or evaluation ended, from the same settings and the same start."""
-        return _names(self.path / f"{what}-done.json", digest)
+        return _names(self.path / _DONE.format(what), digest)
 
     def finish(self, what: str, digest: str) -> None:
         """Mark the stage's training or evaluation as ended."""
-        _write_mark(self.path / f"{what}-done.json", digest)
+        _write_mark(self.path / _DONE.format(what), digest)
 
     def unfinish(self, what: str) -> None:
         """Take such a mark back, where there is one."""
-        (self.path / f"{what}-done.json").unlink(missing_ok=True)
+        (self.path / _DONE.format(what)).unlink(missing_ok=True)
 
 
 def _names(mark: Path, digest: str) -> bool:

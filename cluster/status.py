@@ -49,7 +49,7 @@ def _stage(recipe: Recipe, run: RunFolder, number: int, at: Entry | None) -> Ite
         told = f"finished, {steps} steps"
     elif at is not None and at.stage == number:
         told = f"running at {reached}" if at.doing == TRAINING else "running"
-    elif (stage.path / "training-done.json").exists():
+    elif stage.trained:
         told = "finished, from other settings than the run's recipe has now"
     elif stage.path.exists():
         told = f"stopped at {reached}"

@@ -1,7 +1,8 @@
 """Low-rank adapters: a few trained parameters beside frozen weights (LoRA, Hu et al., arXiv 2106.09685).
 
 They sit on linear layers of the language model. What leaves the learner for the disk is the model with its adapters
-merged: an ordinary one. Engines get the same, or with `transfer.adapters` the adapters alone.
+merged: an ordinary one, with the adapters apart in a folder of it. Engines get the former, or with `transfer.adapters`
+the adapters alone.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
 from configs.schema import Learner, Optimizer, Precision
+from learner.adapter_files import ADAPTER_FOLDER, write_adapter
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
 from learner.checkpoint_reading import weights_only
@@ -215,7 +216,7 @@ class Policy:
         self._engine.checkpoint_engine = self._files = ShardFiles()
         # Scripts that it puts beside a checkpoint: the one thing it writes without that engine, and on rank 0 alone.
         self._engine._copy_recovery_script = lambda folder: None
-        self._zero_stage = learner.zero_stage
+        self._zero_stage, self._lora, self._folder = learner.zero_stage, learner.lora, folder
 
     @property
     def device(self) -> torch.device:
@@ -322,12 +323,20 @@ class Policy:
             return {found.name: found.merged() for found in bucket}
 
     def save_model(self, folder: Path, bytes_per_bucket: int = 2**30) -> None:
-        """Write a Hugging Face model (weights, configuration, generation settings); all ranks take part."""
+        """Write a Hugging Face model (weights, configuration, generation settings); all ranks take part.
+
+        Adapters are merged into it, and written apart into a folder of it too.
+        """
         state: dict[str, torch.Tensor] = {}
         for bucket in self.weight_buckets(bytes_per_bucket):
             state.update(bucket)
+        adapters: dict[str, torch.Tensor] = {}
+        for bucket in self.adapter_buckets(bytes_per_bucket):  # none without
+            adapters.update(bucket)
         if dist.get_rank() == 0:
             self._model.save_pretrained(folder, state_dict=state)
+            if self._lora is not None:
+                write_adapter(folder / ADAPTER_FOLDER, adapters, self._lora.rank, self._lora.alpha_taken, self._folder)
 
     def save_checkpoint(self, folder: Path) -> ShardFiles:
         """Have the sharded weights, optimizer and schedule written as they are now; all ranks take part.

@@ -56,8 +56,8 @@ def intervals(outcomes: Outcomes, resamples: int = RESAMPLES, seed: int = 0, bin
     the sample's own, by the noise that resampling adds: its interval lies high.
     Raises ValueError for fewer than two prompts, and without resamples.
     """
-    prompts = _distinct(outcomes)
-    found = _estimates(outcomes, prompts, resamples_of(len(prompts), resamples, seed), bins)
+    prompts = distinct_prompts(outcomes)
+    found = _estimates(outcomes, prompts, drawn_prompts(len(prompts), resamples, seed), bins)
     return {
         name: Interval(float(values[0]), *middle(values[1:]))
         for name, values in found.items()
@@ -72,9 +72,9 @@ def compare(
 
     Raises ValueError where the prompts or their tasks differ, and as `intervals` does.
     """
-    prompts = _distinct(first)
+    prompts = distinct_prompts(first)
     _refuse_other_prompts(first, second)
-    drawn = resamples_of(len(prompts), resamples, seed)
+    drawn = drawn_prompts(len(prompts), resamples, seed)
     ours, theirs = (_estimates(outcomes, prompts, drawn, bins) for outcomes in (first, second))
     return {
         name: _difference(ours[name], theirs[name])
@@ -96,7 +96,8 @@ def middle(resampled: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _distinct(outcomes: Outcomes) -> list[str]:
+def distinct_prompts(outcomes: Outcomes) -> list[str]:
+    """The prompts, each once, in order of appearance."""
     return list(dict.fromkeys(outcomes.prompt_id))
 
 
@@ -110,7 +111,7 @@ def _refuse_other_prompts(first: Outcomes, second: Outcomes) -> None:
         )
 
 
-def resamples_of(prompts: int, resamples: int, seed: int) -> NDArray[np.float64]:
+def drawn_prompts(prompts: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """[1 + R, P] how often each prompt is drawn; the first row is the sample itself, each prompt once."""
     if prompts < 2 or resamples < 1:
         raise ValueError(f"got {resamples} resamples of {prompts} prompts, expected at least 1 of at least 2")

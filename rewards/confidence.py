@@ -17,9 +17,9 @@ from rewards.correctness import normalise_answer
 
 SPACE = " \t\n\r\f\v"
 
-_DECIMAL = re.compile(r"0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?")
-_PERCENT = re.compile(r"(?:[0-9]|[1-9][0-9])(?:\.[0-9]{1,4})?%|100(?:\.0{1,4})?%")
-_SAME = 1e-9  # far below the smallest step, far above the error of a division by 100
+DECIMAL = re.compile(r"0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?")
+PERCENT = re.compile(r"(?:[0-9]|[1-9][0-9])(?:\.[0-9]{1,4})?%|100(?:\.0{1,4})?%")
+SAME = 1e-9  # far below the smallest step, far above the error of a division by 100
 
 
 def read_confidence(content: str, form: Response) -> float | None:
@@ -29,10 +29,10 @@ def read_confidence(content: str, form: Response) -> float | None:
         words = {normalise_answer(word): value for word, value in form.confidence_words.items()}
         return words.get(normalise_answer(stated))
     if form.confidence_scale is ConfidenceScale.DECIMAL:
-        value = float(stated) if _DECIMAL.fullmatch(stated) else None
+        value = float(stated) if DECIMAL.fullmatch(stated) else None
     else:
-        value = float(stated[:-1]) / 100 if _PERCENT.fullmatch(stated) else None
+        value = float(stated[:-1]) / 100 if PERCENT.fullmatch(stated) else None
     if value is None or form.confidence_off_grid:
         return value
     steps = value / form.confidence_step
-    return value if abs(steps - round(steps)) * form.confidence_step < _SAME else None
+    return value if abs(steps - round(steps)) * form.confidence_step < SAME else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rewards.bins import equal_width_bins
-from rewards.bootstrap import RESAMPLES, middle, resamples_of
+from rewards.bootstrap import RESAMPLES, drawn_prompts, middle
 from rewards.outcomes import Outcomes
 
 FEWEST = 10  # responses of a bin that has an interval
@@ -45,7 +45,7 @@ def reliability(outcomes: Outcomes, bins: int = 10, resamples: int = RESAMPLES, 
         np.bincount(cell, weights, len(prompts) * bins).reshape(len(prompts), bins)
         for weights in (None, correct.astype(np.float64))
     )
-    drawn = resamples_of(len(prompts), resamples, seed) if len(prompts) > 1 else np.ones((1, len(prompts)))
+    drawn = drawn_prompts(len(prompts), resamples, seed) if len(prompts) > 1 else np.ones((1, len(prompts)))
     n, hits = drawn @ counted, drawn @ right
     known = (n[0] >= FEWEST) & ((counted > 0).sum(axis=0) > 1)  # [bins]
     share = np.divide(hits, n, out=np.full_like(n, np.nan), where=n > 0)  # [1 + R, bins]

@@ -176,11 +176,21 @@ class ChatFormat:
         """Write tokenizer, chat template and image processor into a Hugging Face directory."""
         (self._processor or self.tokenizer).save_pretrained(folder)
 
-    def _templated(self, messages: Sequence[Message]) -> str:
+    def save_with_limits(self, folder: Path) -> None:
+        """The same with the limits on pictures in it, for those who load it without knowing of them."""
+        if self.processor_options:
+            assert self._processor is not None
+            self._processor.image_processor.size = self.processor_options["size"]
+        self.save(folder)
+
+    def conversation(self, messages: Sequence[Message]) -> list[dict[str, str | Content]]:
+        """The messages as chat templates take them."""
         content = _parts if self.takes_images else _plain
-        conversation = [{"role": message.role, "content": content(message.text)} for message in messages]
+        return [{"role": message.role, "content": content(message.text)} for message in messages]
+
+    def _templated(self, messages: Sequence[Message]) -> str:
         template = self._processor or self.tokenizer
-        text = template.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        text = template.apply_chat_template(self.conversation(messages), tokenize=False, add_generation_prompt=True)
         assert isinstance(text, str)
         return text
 

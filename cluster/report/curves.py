@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.report.drawing import WIDTH, Field, apart, canvas, line, text
 from cluster.report.mixes import MixChange
-from cluster.trade_off_picture import Axis
+from cluster.svg import Axis
 from rewards.bootstrap import Interval
 
 _LEFT, _RIGHT, _TOP, _HEIGHT, _BELOW = 46.0, 92.0, 18.0, 120.0, 36.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement
 
-from cluster.trade_off_picture import Axis
+from cluster.svg import Axis
 
 WIDTH = 360.0  # of every chart; a phone shows it about as large as it is
 LINE = 13.0  # between labels

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 from cluster.report.drawing import WIDTH, Field, canvas, line, text, tip
-from cluster.trade_off_picture import Axis
+from cluster.svg import Axis
 
 _LEFT, _RIGHT, _TOP, _ROW, _BELOW = 80.0, 122.0, 26.0, 26.0, 40.0
 

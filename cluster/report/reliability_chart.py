@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from cluster.report.drawing import WIDTH, Field, bar, canvas, line, text, tip
-from cluster.trade_off_picture import Axis
+from cluster.svg import Axis
 from rewards.reliability import ReliabilityBin
 
 _LEFT, _RIGHT, _TOP = 46.0, 12.0, 10.0

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from cluster.report.drawing import WIDTH, Field, apart, canvas, text
-from cluster.trade_off_picture import Axis
+from cluster.svg import Axis
 from rewards.bootstrap import Interval
 from rewards.outcomes import Outcomes
 from rewards.selective import risk_by_coverage

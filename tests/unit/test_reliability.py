@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rewards.bins import calibration_error, equal_width_bins
 from rewards.outcomes import Outcomes
 from rewards.reliability import FEWEST, reliability
 
@@ -63,3 +64,15 @@ def test_too_few_responses_and_those_to_one_prompt_have_no_interval() -> None:
     one_prompt = held([0.5] * FEWEST + [0.9], [True] * (FEWEST + 1), ["p"] * FEWEST + ["q"])
 
     assert [reliability(of)[0].interval for of in (few, one_prompt)] == [None, None]
+
+
+def test_the_bins_give_back_the_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = held(rng.choice([0.05, 0.35, 0.7, 1.0, np.nan], 240).tolist(), (rng.random(240) < 0.5).tolist())
+    stated = outcomes.where(outcomes.confident)
+
+    bins = reliability(outcomes, 10)
+
+    error = sum(one.n * abs(one.confidence - one.accuracy) for one in bins) / len(stated)
+    found = calibration_error(stated.confidence, stated.correct, equal_width_bins(stated.confidence, 10))
+    assert error == pytest.approx(found)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.trade_off_picture import Axis, Place, picture
+from cluster.svg import Axis
+from cluster.trade_off_picture import Place, picture
 from rewards.bootstrap import Interval
 
 AT = ((0.10, 0.5), (0.20, 0.7), (0.25, 0.6))  # Brier score and accuracy
