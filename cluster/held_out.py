@@ -1,7 +1,7 @@
 """What held-out prompts with references say of a model's confidences: a threshold for a risk, and a better scale.
 
 Both may be fitted on the same prompts. The threshold is one of the confidence as it was stated or voted, which no map
-has touched: its guarantee does not ask for a map that was fitted on other prompts. Nothing is lost by that, since no map
+has touched: its guarantee does not ask for a map that was fitted on other prompts. Nothing is lost by that, as no map
 reverses the order of two confidences.
 """
 

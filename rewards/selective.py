@@ -40,7 +40,7 @@ def coverage_at_risk(tally: Tally, risk: float) -> NDArray[np.float64]:
 def accuracy_at_coverage(tally: Tally, coverage: float) -> NDArray[np.float64]:
     """[...] share of right answers among the most confident `coverage`, in (0, 1], of [..., V] counts.
 
-    Of the tied that only a part of is wanted, it is what a random part has in expectation; nan where nothing is counted.
+    Of the tied that only a part of is wanted, it is what a random part has in expectation. nan: nothing is counted.
     """
     stated, right = tally.stated[..., ::-1], tally.right[..., ::-1]
     wanted = coverage * stated.sum(-1, keepdims=True)
