@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cluster.held_out import Fitted
 
 _STDOUT, _STDERR = 1, 2
-_MAPS = ("isotonic", "temperature")  # of cluster.held_out, which takes long to import
 
 
 def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,21 +37,25 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
     predict.add_argument(
         "--risk", type=float, help="withhold answers, so that of the others at most this share is wrong"
     )
+    predict.add_argument("--delta", type=float, help="probability that it is more after all (default: 0.1)")
     predict.add_argument(
-        "--delta", type=float, default=0.1, help="probability that it is more after all (default: %(default)s)"
+        "--recalibrate", metavar="MAP", help="put confidences through a map fitted on HELD_OUT: isotonic or temperature"
     )
-    predict.add_argument("--recalibrate", choices=_MAPS, help="a map of the confidences, fitted on HELD_OUT too")
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from cluster.held_out import Abstention
     from cluster.predicting import Predicting, predict
+    from rewards.abstention import Guarantee
+
+    if options.delta is not None and options.risk is None:
+        raise ValueError("--delta says how sure --risk is, and is of no use alone: leave it out")
+    sure = {} if options.delta is None else {"delta": options.delta}
 
     settings = Predicting(
         samples=options.samples,
         temperature=options.temperature,
         held_out=options.calibrate,
-        abstention=None if options.risk is None else Abstention(options.risk, options.delta),
+        guarantee=None if options.risk is None else Guarantee(options.risk, **sure),
         recalibrate=options.recalibrate,
     )
     with _lines(options.out) as write:

@@ -18,7 +18,7 @@ from cluster.score import hold
 from cluster.voted import Voted
 from configs.choices import Reference
 from configs.schema import Recipe
-from rewards.abstention import Threshold, guaranteed_threshold, rows_needed
+from rewards.abstention import Guarantee, Threshold, guaranteed_threshold
 from rewards.outcomes import Outcomes
 from rewards.recalibration import Fit, Recalibrate, isotonic, temperature
 from rollout.prompts import Prompt
@@ -27,25 +27,17 @@ MAPS: Mapping[str, Fit] = {"isotonic": isotonic, "temperature": temperature}
 
 
 @dataclass(frozen=True, slots=True)
-class Abstention:
-    """The risk that answers which are kept may have, and how sure that is."""
-
-    risk: float  # share of wrong answers among those that are kept, at most
-    delta: float = 0.1  # probability, over held-out prompts, that it is more
-
-
-@dataclass(frozen=True, slots=True)
 class Fitted:
     """What is done with a confidence."""
 
     rows: int = 0  # held-out prompts
-    abstention: Abstention | None = None
-    threshold: Threshold | None = None  # None: no abstention is asked for, or none can be vouched for
+    guarantee: Guarantee | None = None  # None: no answer is withheld
+    threshold: Threshold | None = None  # None: there is none that keeps the guarantee
     recalibrate: Recalibrate | None = None
 
     def abstains(self, confidence: float | None) -> bool | None:
         """Whether an answer with this confidence is withheld; None where that is not asked."""
-        if self.abstention is None:
+        if self.guarantee is None:
             return None
         return self.threshold is None or not self.threshold.keeps(confidence)
 
@@ -55,15 +47,14 @@ class Fitted:
 
     def told(self) -> str | None:
         """A line on the threshold; None where none is asked for."""
-        if self.abstention is None:
+        if self.guarantee is None:
             return None
-        risk, sure = f"{self.abstention.risk:g}", f"{1 - self.abstention.delta:g}"
+        risk, sure = f"{self.guarantee.risk:g}", f"{1 - self.guarantee.delta:g}"
         if self.threshold is None:
-            needed = rows_needed(self.abstention.risk, self.abstention.delta)
             return (
                 f"every row abstains: of {self.rows} held-out rows no threshold keeps answers with a risk of at most "
-                f"{risk} with probability {sure}; even with none wrong it takes {needed} that are kept: take more "
-                "rows, or a larger risk"
+                f"{risk} with probability {sure}; even with none wrong it takes {self.guarantee.rows_needed} that are "
+                "kept: take more rows, or a larger risk"
             )
         found = self.threshold
         above = "any confidence" if found.above == -np.inf else f"a confidence above {found.above:.4g}"
@@ -77,27 +68,27 @@ def fit(
     recipe: Recipe,
     prompts: Sequence[Prompt],
     voted: Sequence[Voted],
-    abstention: Abstention | None,
+    guarantee: Guarantee | None,
     scale: str | None,
 ) -> Fitted:
     """Fit what is asked for on prompts with references, and what was voted for each.
 
     Raises ValueError where a map is asked for and there is no confidence to fit it on, and as the matcher does.
     """
-    held = held_out_outcomes(recipe, prompts, voted)
+    held = _outcomes(recipe, prompts, voted)
     threshold = None
-    if abstention is not None:
-        threshold = guaranteed_threshold(held.confidence, held.correct, abstention.risk, abstention.delta)
+    if guarantee is not None:
+        threshold = guaranteed_threshold(held.confidence, held.correct, guarantee)
     recalibrate = None
     if scale is not None:
         readable = held.where(held.confident)
         if not len(readable):
             raise ValueError(f"no response to {len(prompts)} held-out rows is well formed: there is nothing to fit")
         recalibrate = MAPS[scale](readable.confidence, readable.correct)
-    return Fitted(len(held), abstention, threshold, recalibrate)
+    return Fitted(len(held), guarantee, threshold, recalibrate)
 
 
-def held_out_outcomes(recipe: Recipe, prompts: Sequence[Prompt], voted: Sequence[Voted]) -> Outcomes:
+def _outcomes(recipe: Recipe, prompts: Sequence[Prompt], voted: Sequence[Voted]) -> Outcomes:
     """One outcome a prompt, held against what the recipe's `rewards.reference` says.
 
     That is the label; or one annotator drawn for each prompt, in which case an answer's chance of being right is the

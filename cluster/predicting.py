@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cluster.finished_model import finished_model
-from cluster.held_out import MAPS, Abstention, Fitted, fit
+from cluster.held_out import MAPS, Fitted, fit
 from cluster.pool import RolloutPool
 from cluster.sampling import RolloutWorkers, sample_each, sample_responses
 from cluster.stages import connect, read_file
 from cluster.stopping import until_told_to_stop
 from cluster.voted import Voted, vote_of
 from configs.schema import Recipe
+from rewards.abstention import Guarantee
 from rollout.engine import SamplingSettings
 from rollout.prompts import Prompt
 from rollout.trajectory import Group
@@ -36,7 +37,7 @@ class Predicting:
     samples: int = 1  # responses to each prompt, whose vote is the answer
     temperature: float | None = None  # None: the recipe's, for evaluation or, of several samples, of stage 3
     held_out: Path | None = None  # file of rows with references, drawn as the rows to predict are, and others than them
-    abstention: Abstention | None = None  # withhold answers, with a threshold fitted on that file
+    guarantee: Guarantee | None = None  # withhold answers, with a threshold fitted on that file
     recalibrate: str | None = None  # one of `cluster.held_out.MAPS`, fitted on that file
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class Predicting:
             raise ValueError(f"{self.samples} samples at temperature 0 are all the same: take one, or a temperature")
         if self.recalibrate is not None and self.recalibrate not in MAPS:
             raise ValueError(f"got the map {self.recalibrate!r}, expected one of {', '.join(MAPS)}")
-        fitted = self.abstention is not None or self.recalibrate is not None
+        fitted = self.guarantee is not None or self.recalibrate is not None
         if fitted and self.held_out is None:
             raise ValueError("a threshold or a map is fitted on held-out rows with references: name their file")
         if self.held_out is not None and not fitted:
@@ -139,7 +140,7 @@ class _Use:
         sampling, samples = self.settings.sampling(self.recipe), self.settings.samples
         groups = await sample_responses(self.pool, prompts, samples, sampling)
         voted = [vote_of(prompt, group, self.recipe) for prompt, group in zip(prompts, groups, strict=True)]
-        return fit(self.recipe, prompts, voted, self.settings.abstention, self.settings.recalibrate)
+        return fit(self.recipe, prompts, voted, self.settings.guarantee, self.settings.recalibrate)
 
     async def predict(
         self, data: Path, prompts: Sequence[Prompt], fitted: Fitted, each: Callable[[Prediction], object] | None

@@ -49,17 +49,26 @@ def vote_of(prompt: Prompt, group: Group, recipe: Recipe) -> Voted:
 
 def vote_on(responses: Sequence[tuple[str, bool]], candidates: Sequence[str], recipe: Recipe) -> Voted:
     """The same of texts, each with whether it was cut by the length limit; at least one."""
-    read = [parse(text, recipe.response, candidates=candidates, truncated=cut) for text, cut in responses]
-    ballots, given = [], []
-    for parsed, (text, _) in zip(read, responses, strict=True):
+    ballots, given, malformed = ballots_of(responses, candidates, recipe)
+    if not ballots:
+        return Voted(None, responses[0][0], len(responses), malformed)
+    vote = confidence_vote(ballots, len(candidates), sameness(recipe.rewards.correctness))
+    return Voted(vote, given[vote.first], len(responses), malformed)
+
+
+def ballots_of(
+    responses: Sequence[tuple[str, bool]], candidates: Sequence[str], recipe: Recipe
+) -> tuple[list[Ballot], list[str], tuple[str, ...]]:
+    """What the well-formed ones say, their texts, and why the others are malformed."""
+    ballots, given, malformed = [], [], []
+    for text, cut in responses:
+        parsed = parse(text, recipe.response, candidates=candidates, truncated=cut)
         if parsed.answer is not None and parsed.confidence is not None:
             ballots.append(Ballot(parsed.answer, parsed.confidence))
             given.append(text)
-    malformed = tuple(parsed.malformed.value for parsed in read if parsed.malformed is not None)
-    if not ballots:
-        return Voted(None, responses[0][0], len(read), malformed)
-    vote = confidence_vote(ballots, len(candidates), sameness(recipe.rewards.correctness))
-    return Voted(vote, given[vote.first], len(read), malformed)
+        elif parsed.malformed is not None:
+            malformed.append(parsed.malformed.value)
+    return ballots, given, tuple(malformed)
 
 
 def sameness(correctness: str) -> Callable[[str], Hashable]:

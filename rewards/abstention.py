@@ -26,6 +26,24 @@ THRESHOLDS = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Guarantee:
+    """The risk that kept answers may have, and how sure that is. Raises ValueError for numbers outside (0, 1)."""
+
+    risk: float  # share of wrong ones among them, at most
+    delta: float = 0.1  # probability, over the held-out answers, that it is more
+
+    def __post_init__(self) -> None:
+        for name, value in (("risk", self.risk), ("delta", self.delta)):
+            if not 0 < value < 1:
+                raise ValueError(f"got {name} = {value}, expected a number between 0 and 1, such as 0.1")
+
+    @property
+    def rows_needed(self) -> int:
+        """Held-out answers that must be kept, all of them right, before a threshold can be vouched for."""
+        return int(np.ceil(np.log(self.delta / THRESHOLDS) / np.log1p(-self.risk)))
+
+
+@dataclass(frozen=True, slots=True)
 class Threshold:
     """Answers with a confidence above it are kept."""
 
@@ -40,16 +58,12 @@ class Threshold:
 
 
 def guaranteed_threshold(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], risk: float, delta: float
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], guarantee: Guarantee
 ) -> Threshold | None:
-    """The threshold that keeps most of [n] answers with a risk of at most `risk`, with probability 1 - delta.
+    """The threshold that keeps most of [n] answers under the guarantee; None where no threshold can be vouched for.
 
-    Answers whose confidence is nan are malformed, and kept by none. None where no threshold can be vouched for: even
-    without a wrong answer that takes `rows_needed` of them. Raises ValueError for a risk or a delta outside (0, 1).
+    Answers whose confidence is nan are malformed, and kept by none.
     """
-    for name, value in (("risk", risk), ("delta", delta)):
-        if not 0 < value < 1:
-            raise ValueError(f"got {name} = {value}, expected a number between 0 and 1, such as 0.1")
     readable = ~np.isnan(confidence)
     order = np.argsort(-confidence[readable], kind="stable")
     stated = confidence[readable][order]  # descending
@@ -60,14 +74,9 @@ def guaranteed_threshold(
     kept = np.searchsorted(-stated, -above)
     wrong = wrong_before[kept]
     with np.errstate(invalid="ignore"):  # all wrong, or nothing kept: the bound is 1
-        bounds = np.where(wrong == kept, 1.0, beta.ppf(1 - delta / THRESHOLDS, wrong + 1, kept - wrong))
-    good = np.flatnonzero(bounds <= risk)
+        bounds = np.where(wrong == kept, 1.0, beta.ppf(1 - guarantee.delta / THRESHOLDS, wrong + 1, kept - wrong))
+    good = np.flatnonzero(bounds <= guarantee.risk)
     if not len(good):
         return None
     most = good[0]
     return Threshold(float(above[most]), int(kept[most]), int(wrong[most]), float(bounds[most]))
-
-
-def rows_needed(risk: float, delta: float) -> int:
-    """Held-out answers that must be kept, all of them right, before a threshold can be vouched for."""
-    return int(np.ceil(np.log(delta / THRESHOLDS) / np.log1p(-risk)))

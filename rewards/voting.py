@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rewards.correctness import normalise_answer
 
-_DECIMALS = 9  # votes are compared to these: 0.1 + 0.2 is no more than 0.3
+_DECIMALS = 9  # sums are rounded to these: 0.1 + 0.2 is no more than 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def confidence_vote(
     winner = _first_of_most(votes)
     others = max(candidates - 1 if candidates else len(votes), 1)
     held = np.where(place == winner, confidence, (1 - confidence) / others)
-    return _vote(ballots, place, votes, winner, float(held.mean()))
+    return _vote(ballots, place, votes, winner, round(float(held.mean()), _DECIMALS))
 
 
 def majority_vote(ballots: Sequence[Ballot], same: Callable[[str], Hashable] = normalise_answer) -> Vote:

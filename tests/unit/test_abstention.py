@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import binom
 
-from rewards.abstention import THRESHOLDS, Threshold, guaranteed_threshold, rows_needed
+from rewards.abstention import THRESHOLDS, Guarantee, Threshold, guaranteed_threshold
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 10).map(lambda step: step / 10), st.booleans()), min_size=1, max_size=300)
 
 
 def fitted(pairs: list[tuple[float, bool]], risk: float, delta: float) -> Threshold | None:
     confidence, correct = zip(*pairs, strict=True)
-    return guaranteed_threshold(np.array(confidence), np.array(correct), risk, delta)
+    return guaranteed_threshold(np.array(confidence), np.array(correct), Guarantee(risk, delta))
 
 
 def bound_by_search(kept: int, wrong: int, delta: float) -> float:
@@ -70,7 +70,7 @@ def test_the_risk_of_what_is_kept_is_above_the_one_asked_for_in_at_most_delta_of
 
     for _ in range(fits):
         level = rng.integers(len(LEVELS), size=rows)
-        found = guaranteed_threshold(LEVELS[level], rng.random(rows) >= wrong_at[level], risk, delta)
+        found = guaranteed_threshold(LEVELS[level], rng.random(rows) >= wrong_at[level], Guarantee(risk, delta))
         # Fresh answers state every level equally often: the true risk is a mean over those that are kept.
         broken += found is not None and float(wrong_at[found.above < LEVELS].mean()) > risk
 
@@ -86,7 +86,7 @@ def test_one_threshold_alone_would_use_up_its_delta() -> None:
 
     constant = np.full(rows, 0.5)  # ties: every rank but the last keeps nothing
     correct = [np.arange(rows) >= few for few in wrong]
-    kept = [guaranteed_threshold(constant, right, risk, delta) is not None for right in correct]
+    kept = [guaranteed_threshold(constant, right, Guarantee(risk, delta)) is not None for right in correct]
 
     expected = binom.cdf(_most_wrong(rows, risk, delta / THRESHOLDS), rows, risk)
     assert expected == pytest.approx(delta / THRESHOLDS, rel=0.3)
@@ -102,8 +102,8 @@ def test_good_confidences_keep_much_and_those_that_know_nothing_keep_none() -> N
     stated = rng.random(2000)
     right = rng.random(2000) < stated
 
-    informed = guaranteed_threshold(stated, right, risk=0.2, delta=0.1)
-    blind = guaranteed_threshold(rng.permutation(stated), right, risk=0.2, delta=0.1)
+    informed = guaranteed_threshold(stated, right, Guarantee(0.2))
+    blind = guaranteed_threshold(rng.permutation(stated), right, Guarantee(0.2))
 
     assert informed is not None
     assert 0.15 < informed.kept / 2000 < 0.4  # above c the risk is (1 - c) / 2: at best 0.4 of the answers
@@ -114,8 +114,8 @@ def test_answers_without_a_confidence_are_kept_by_none_and_count_for_nothing() -
     stated, right = np.full(200, 0.9), np.ones(200, np.bool_)
     malformed = np.full(300, np.nan), np.zeros(300, np.bool_)
 
-    alone = guaranteed_threshold(stated, right, 0.1, 0.1)
-    beside = guaranteed_threshold(np.append(stated, malformed[0]), np.append(right, malformed[1]), 0.1, 0.1)
+    alone = guaranteed_threshold(stated, right, Guarantee(0.1))
+    beside = guaranteed_threshold(np.append(stated, malformed[0]), np.append(right, malformed[1]), Guarantee(0.1))
 
     assert alone == beside
     assert alone is not None and alone.keeps(0.0) and not alone.keeps(None)
@@ -123,19 +123,19 @@ def test_answers_without_a_confidence_are_kept_by_none_and_count_for_nothing() -
 
 @pytest.mark.parametrize("risk, delta", [(0.1, 0.1), (0.3, 0.05)])
 def test_so_many_right_answers_must_be_kept(risk: float, delta: float) -> None:
-    needed = rows_needed(risk, delta)
+    guarantee = Guarantee(risk, delta)
 
     def enough(rows: int) -> bool:
-        return guaranteed_threshold(np.full(rows, 0.5), np.ones(rows, np.bool_), risk, delta) is not None
+        return guaranteed_threshold(np.full(rows, 0.5), np.ones(rows, np.bool_), guarantee) is not None
 
-    assert enough(needed) and not enough(needed - 1)
+    assert enough(guarantee.rows_needed) and not enough(guarantee.rows_needed - 1)
 
 
 @pytest.mark.parametrize("risk, delta, named", [(0.0, 0.1, "risk = 0.0"), (0.1, 1.0, "delta = 1.0")])
 def test_certainty_is_refused(risk: float, delta: float, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        guaranteed_threshold(np.array([0.5]), np.array([True]), risk, delta)
+        Guarantee(risk, delta)
 
 
 def test_nothing_held_out_vouches_for_nothing() -> None:
-    assert guaranteed_threshold(np.array([]), np.array([], np.bool_), 0.1, 0.1) is None
+    assert guaranteed_threshold(np.array([]), np.array([], np.bool_), Guarantee(0.1)) is None

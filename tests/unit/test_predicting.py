@@ -14,10 +14,11 @@ import pytest
 
 import cluster.predicting
 from cluster.cli import main
-from cluster.held_out import Abstention, Fitted
+from cluster.held_out import Fitted
 from cluster.predicting import Predicting, Prediction, predict
 from cluster.voted import vote_on
 from configs.load import load_recipe, write_resolved
+from rewards.abstention import Guarantee
 from rollout.engine import EngineError, SamplingSettings
 from rollout.readers import DataError
 from rollout.worker import Visit
@@ -232,7 +233,7 @@ def test_bad_rows_of_both_files_are_named_before_a_model_is_loaded(using: Any) -
         ({"samples": 2, "temperature": 0}, "all the same"),
         ({"recalibrate": "platt"}, "'platt', expected one of isotonic, temperature"),
         ({"recalibrate": "isotonic"}, "name their file"),
-        ({"abstention": Abstention(0.1)}, "name their file"),
+        ({"guarantee": Guarantee(0.1)}, "name their file"),
         ({"held_out": Path("held.jsonl")}, "nothing is fitted on held.jsonl"),
     ],
 )
@@ -266,7 +267,7 @@ def test_a_row_whose_confidence_is_not_above_the_threshold_abstains_and_keeps_it
     told: list[Fitted] = []
 
     found = used.predict(
-        used.file("mine.jsonl", "p0", "p1", "p2"), held_out=path, abstention=Abstention(0.1), fitted=told.append
+        used.file("mine.jsonl", "p0", "p1", "p2"), held_out=path, guarantee=Guarantee(0.1), fitted=told.append
     )
 
     assert [(one.answer, one.abstained) for one in found] == [("a", False), ("c", True), (None, True)]
@@ -282,9 +283,7 @@ def test_where_nothing_can_be_vouched_for_every_row_abstains_and_it_is_said_how_
     used = using({**responses, "p0": [said("a", 1.0)]})
     told: list[Fitted] = []
 
-    (found,) = used.predict(
-        used.file("mine.jsonl", "p0"), held_out=path, abstention=Abstention(0.1), fitted=told.append
-    )
+    (found,) = used.predict(used.file("mine.jsonl", "p0"), held_out=path, guarantee=Guarantee(0.1), fitted=told.append)
 
     assert (found.answer, found.abstained) == ("a", True)
     assert "every row abstains: of 8 held-out rows" in str(told[0].told())
@@ -297,7 +296,7 @@ def test_a_map_is_fitted_on_the_held_out_rows_and_the_threshold_stays_one_of_wha
     used = using({**responses, "p0": [said("a", 0.8)], "p1": [said("c", 0.4)], "p2": ["no form"]})
 
     found = used.predict(
-        used.file("mine.jsonl", "p0", "p1", "p2"), held_out=path, abstention=Abstention(0.1), recalibrate="isotonic"
+        used.file("mine.jsonl", "p0", "p1", "p2"), held_out=path, guarantee=Guarantee(0.1), recalibrate="isotonic"
     )
 
     assert [one.confidence for one in found] == [1.0, 0.5, None]
@@ -375,3 +374,12 @@ def test_the_command_writes_over_no_file_and_leaves_none_that_is_empty(
 
     assert (refused_rows, left, first, second) == (2, False, 0, 2)
     assert "out.jsonl is there already" in capfd.readouterr().err
+
+
+def test_a_delta_without_a_risk_is_refused(using: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    used = using({})
+
+    code = main(["predict", str(used.folder), str(used.file("mine.jsonl", "p0")), "--delta", "0.2"])
+
+    assert code == 2
+    assert "--delta says how sure --risk is" in capfd.readouterr().err
