@@ -81,10 +81,10 @@ ARGUMENTS = {
     "data": f"set out {RECIPE_WORDS}",
     "sft": f"{RECIPE_WORDS} --stage --from",
     "rl": f"{RECIPE_WORDS} --fresh --force --from",
+    "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
     "predict": (
         "model data KEY=VALUE --trace --recipe --out --samples --temperature --calibrate --risk --delta --recalibrate"
     ),
-    "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
     "score": (
         "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace --compare --resamples"
     ),
