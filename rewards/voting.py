@@ -1,7 +1,7 @@
 """Several responses to one prompt made into one answer and one confidence.
 
 The answer is the one with the largest sum of confidences: confidence-informed self-consistency (Taubenfeld et al. 2025,
-arXiv 2502.06233, section 3), with the confidence itself as the weight. The paper's softmax over the responses has a
+arXiv 2502.06233), with the confidence itself as the weight. The paper's softmax over the responses has a
 temperature that would have to be fitted; a calibrated confidence has its scale already.
 
 Its confidence is a linear opinion pool (Stone 1961) of the responses. Each is taken as a distribution over answers: its
@@ -55,7 +55,7 @@ def confidence_vote(
     """
     place = _place(ballots, same)
     confidence = np.array([ballot.confidence for ballot in ballots])
-    votes = np.bincount(place, confidence)
+    votes = np.bincount(place, confidence).astype(np.float64)
     winner = _first_of_most(votes)
     others = max(candidates - 1 if candidates else len(votes), 1)
     held = np.where(place == winner, confidence, (1 - confidence) / others)
@@ -69,7 +69,7 @@ def majority_vote(ballots: Sequence[Ballot], same: Callable[[str], Hashable] = n
     Raises ValueError without ballots.
     """
     place = _place(ballots, same)
-    votes = np.bincount(place, np.ones(len(ballots)))
+    votes = np.bincount(place).astype(np.float64)
     winner = _first_of_most(votes)
     return _vote(ballots, place, votes, winner, float(votes[winner] / votes.sum()))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.what_confidence_buys import Cell, held, measured, thresholds, ways
+from benchmarks.what_confidence_buys_measures import held, measured, thresholds, ways
 from cluster.predictions import PredictionRow
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -68,7 +68,7 @@ def test_every_way_is_held_against_the_same_annotators_or_their_majority() -> No
 def test_a_malformed_answer_is_wrong_kept_last_and_has_no_brier_score() -> None:
     outcomes = judged([0.9, 0.6, 0.2, np.nan], [True, False, True, True])
 
-    found = {name: Cell.of(values).value for name, values in measured(outcomes, outcomes.correct, 20).items()}
+    found = {name: values[0] for name, values in measured(outcomes, outcomes.correct, 20).items()}
 
     expected = metrics(outcomes)
     assert found["accuracy"] == expected.accuracy == 0.5
@@ -87,4 +87,4 @@ def test_a_threshold_is_tried_on_the_half_that_it_was_not_fitted_on() -> None:
     hopeless = thresholds(outcomes, outcomes.correct, risk=0.02, splits=20)
 
     assert (kept.found, kept.coverage, kept.realised) == pytest.approx((1.0, 0.5, 0.1), abs=0.06)
-    assert (hopeless.found, hopeless.coverage) == (0.0, 0.0) and np.isnan(hopeless.realised)
+    assert (hopeless.found, hopeless.coverage) == (0.0, 0.0) and hopeless.realised is None
