@@ -85,7 +85,7 @@ def thresholds(outcomes: Outcomes, right: NDArray[np.bool_], risk: float, splits
 
 
 def ways(recipe: Recipe, greedy: Sequence[PredictionRow], sampled: Sequence[PredictionRow]) -> dict[str, list[Reading]]:
-    """What each way says of each prompt, in their order."""
+    """What each way says of each prompt, in their order; a vote is left out where there is one response to each."""
     groups = [list(rows) for _, rows in groupby(sampled, key=lambda row: row.prompt_id)]
     same = sameness(recipe.rewards.correctness)
 
@@ -100,18 +100,18 @@ def ways(recipe: Recipe, greedy: Sequence[PredictionRow], sampled: Sequence[Pred
         vote = majority_vote(ballots, same)
         return Reading(vote.answer, vote.confidence)
 
-    return {
-        "greedy": [voted([row]) for row in greedy],
-        "one sample": [voted(rows[:1]) for rows in groups],
-        "majority": [majority(rows) for rows in groups],
-        "weighted": [voted(rows) for rows in groups],
-    }
+    found = {"greedy": [voted([row]) for row in greedy]} if greedy else {}
+    found["one response"] = [voted(rows[:1]) for rows in groups]
+    if len(groups) < len(sampled):
+        found["majority"] = [majority(rows) for rows in groups]
+        found["weighted"] = [voted(rows) for rows in groups]
+    return found
 
 
 def held(
     recipe: Recipe, rows: Sequence[PredictionRow], readings: Mapping[str, list[Reading]], draws: int, against: str
 ) -> dict[str, tuple[Outcomes, NDArray[np.bool_]]]:
-    """Each way's outcomes and which are right, the weighted one's recalibrated too.
+    """Each way's outcomes and which are right, the last one's recalibrated too; `rows` are one of each prompt.
 
     Against annotators: `draws` of them for each prompt, the same for all ways.
     """
@@ -119,7 +119,8 @@ def held(
     found = {
         way: hold(rows, said, 1 if by_majority else draws, recipe.evaluation.seed) for way, said in readings.items()
     }
-    mapped = cross_fitted(found["weighted"], isotonic)
+    last = list(found)[-1]
+    mapped = cross_fitted(found[last], isotonic)
     if mapped is not None:
-        found["weighted + isotonic"] = mapped
+        found[f"{last} + isotonic"] = mapped
     return {way: (one, one.majority if by_majority else one.correct) for way, one in found.items()}

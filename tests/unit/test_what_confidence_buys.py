@@ -44,11 +44,15 @@ def test_each_way_has_its_own_answer_to_the_same_responses() -> None:
     first = {way: (readings[0].answer, round(readings[0].confidence, 6)) for way, readings in found.items()}
     assert first == {
         "greedy": ("a", 0.7),
-        "one sample": ("b", 0.3),
+        "one response": ("b", 0.3),
         "majority": ("b", round(2 / 3, 6)),
         "weighted": ("a", round((0.7 + 0.9 + 0.8) / 3, 6)),
     }
-    assert [found[way][1].answer for way in ("one sample", "majority", "weighted")] == [None] * 3
+    assert [found[way][1].answer for way in ("one response", "majority", "weighted")] == [None] * 3
+
+
+def test_one_response_to_each_prompt_is_no_vote() -> None:
+    assert list(ways(recipe(), [], [row("p", "b", 0.3), row("q", "a", 0.9)])) == ["one response"]
 
 
 def test_every_way_is_held_against_the_same_annotators_or_their_majority() -> None:
