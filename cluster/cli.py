@@ -26,6 +26,7 @@ from cluster.cli_parts import (
     takes_recipe,
     takes_unconfident,
 )
+from cluster.cli_predict import add_predict_command
 from cluster.cli_report import add_report_commands
 from cluster.cli_scores import add_score_commands
 from cluster.cli_tune import add_tune_command
@@ -135,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder to write (default: %(default)s)")
     evaluate.add_argument("--temperature", type=float, help="instead of the recipe's; 0 is greedy")
     takes_unconfident(evaluate)
+
+    add_predict_command(commands)
 
     add_score_commands(commands)
 

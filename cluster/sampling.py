@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -88,14 +88,38 @@ async def sample_responses(
     pool: RolloutPool, prompts: Sequence[Prompt], samples_per_prompt: int, sampling: SamplingSettings
 ) -> list[Group]:
     """A group for each prompt, in their order."""
+    groups: dict[int, Group] = {}
+    await sample_each(pool, prompts, samples_per_prompt, sampling, groups.__setitem__)
+    return [groups[number] for number in range(len(prompts))]
+
+
+async def sample_each(
+    pool: RolloutPool,
+    prompts: Sequence[Prompt],
+    samples_per_prompt: int,
+    sampling: SamplingSettings,
+    done: Callable[[int, Group], None],
+    unanswerable: Callable[[int, ValueError], None] | None = None,
+) -> None:
+    """Give `done` each prompt's number and its group as soon as it is there.
+
+    A prompt that cannot be answered is given to `unanswerable`, where there is one; else its ValueError ends the rest.
+    """
     room = asyncio.Semaphore(_VISITS_AT_ONCE * pool.size)
 
-    async def visit(number: int, prompt: Prompt) -> Group:
+    async def visit(number: int, prompt: Prompt) -> None:
         async with room:
             visited = Visit(number, prompt, prompt.label, samples_per_prompt, time.time())
-            reference: ray.ObjectRef = await pool.generate(visited, sampling)
-            return decode_group(await reference)
+            try:
+                reference: ray.ObjectRef = await pool.generate(visited, sampling)
+            except ValueError as error:
+                if unanswerable is None:
+                    raise
+                unanswerable(number, error)
+                return
+            group = decode_group(await reference)
+        done(number, group)
 
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(visit(number, prompt)) for number, prompt in enumerate(prompts)]
-    return [task.result() for task in running]
+        for number, prompt in enumerate(prompts):
+            tasks.create_task(visit(number, prompt))

@@ -13,10 +13,20 @@ from cluster.predictions import PredictionRow, read_predictions
 from configs.schema import Response
 from rewards.correctness import draw_annotator, is_correct, majority, share
 from rewards.outcomes import Outcomes
-from rewards.parse import ParsedResponse, parse
+from rewards.parse import parse
 from rewards.parts import Matcher, agreement
 
 RIGHT = 0.5  # of a matcher that gives degrees
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a response says, or several together; nan where there is nothing to say."""
+
+    answer: str | None  # None: malformed
+    confidence: float
+    token_probability: float = np.nan
+    cause: str | None = None  # why it is malformed
 
 
 def outcomes(
@@ -36,22 +46,41 @@ def outcomes(
     Without `require_confidence` (a stage-1 model) no confidence is taken, even if one is stated.
     `matches` says whether an answer is right: from one half on it is. What it raises ends the scoring.
     """
+    readings = [_read(row, response, require_confidence) for row in rows]
+    return hold(rows, readings, annotator_draws, seed, matches=matches)
+
+
+def hold(
+    rows: Sequence[PredictionRow],
+    readings: Sequence[Reading],
+    annotator_draws: int,
+    seed: int,
+    *,
+    matches: Matcher = is_correct,
+) -> Outcomes:
+    """`outcomes` of rows whose responses have been read: one reading a row, however it was come by."""
     if annotator_draws < 1:
         raise ValueError(f"got annotator_draws = {annotator_draws}, expected 1 or more")
     rng, agrees = np.random.default_rng(seed), cache(matches)
-    readings = [(row, _read(row, response, require_confidence, agrees)) for row in rows]
-    held = [(row, reading, truth) for row, reading in readings for truth in _truths(row, annotator_draws, rng)]
+    shares = [_share_of_answer(row, reading.answer, agrees) for row, reading in zip(rows, readings, strict=True)]
+    held = [
+        (row, reading, share_of_it, truth)
+        for row, reading, share_of_it in zip(rows, readings, shares, strict=True)
+        for truth in _truths(row, annotator_draws, rng)
+    ]
     return Outcomes(
-        prompt_id=[row.prompt_id for row, _, _ in held],
-        task=[row.task for row, _, _ in held],
-        answer=[reading.answer for _, reading, _ in held],
-        truth=[truth for _, _, truth in held],
-        confidence=np.array([reading.confidence for _, reading, _ in held], dtype=np.float64),
-        share=np.array([reading.share for _, reading, _ in held], dtype=np.float64),
-        best_share=np.array([reading.best_share for _, reading, _ in held], dtype=np.float64),
-        token_probability=np.array([reading.token_probability for _, reading, _ in held], dtype=np.float64),
-        cause=[reading.cause for _, reading, _ in held],
-        matched=np.array([r.answer is not None and agrees(r.answer, truth) >= RIGHT for _, r, truth in held], np.bool_),
+        prompt_id=[row.prompt_id for row, _, _, _ in held],
+        task=[row.task for row, _, _, _ in held],
+        answer=[reading.answer for _, reading, _, _ in held],
+        truth=[truth for _, _, _, truth in held],
+        confidence=np.array([reading.confidence for _, reading, _, _ in held], dtype=np.float64),
+        share=np.array([share_of_it for _, _, share_of_it, _ in held], dtype=np.float64),
+        best_share=np.array([_best_share(row) for row, _, _, _ in held], dtype=np.float64),
+        token_probability=np.array([reading.token_probability for _, reading, _, _ in held], dtype=np.float64),
+        cause=[reading.cause for _, reading, _, _ in held],
+        matched=np.array(
+            [r.answer is not None and agrees(r.answer, truth) >= RIGHT for _, r, _, truth in held], np.bool_
+        ),
     )
 
 
@@ -68,19 +97,7 @@ def read_outcomes(
     return outcomes(rows, response, annotator_draws, seed, require_confidence=require_confidence)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What a response says, and what its annotators think of it; nan where there is nothing to say."""
-
-    answer: str | None
-    confidence: float
-    share: float
-    best_share: float
-    token_probability: float
-    cause: str | None
-
-
-def _read(row: PredictionRow, response: Response, require_confidence: bool, matches: Matcher) -> _Reading:
+def _read(row: PredictionRow, response: Response, require_confidence: bool) -> Reading:
     parsed = parse(
         row.response,
         response,
@@ -88,11 +105,9 @@ def _read(row: PredictionRow, response: Response, require_confidence: bool, matc
         truncated=row.truncated,
         require_confidence=require_confidence,
     )
-    return _Reading(
+    return Reading(
         answer=parsed.answer,
         confidence=_or_nan(parsed.confidence) if require_confidence else np.nan,
-        share=_share_of_answer(row, parsed, matches),
-        best_share=share(row.counts, majority(row.counts)) if row.counts else np.nan,
         token_probability=np.nan if parsed.answer is None else _or_nan(row.answer_probability),
         cause=None if parsed.malformed is None else parsed.malformed.value,
     )
@@ -102,10 +117,14 @@ def _or_nan(number: float | None) -> float:
     return np.nan if number is None else number
 
 
-def _share_of_answer(row: PredictionRow, parsed: ParsedResponse, matches: Matcher) -> float:
+def _share_of_answer(row: PredictionRow, answer: str | None, matches: Matcher) -> float:
     if not row.counts:
         return np.nan
-    return 0.0 if parsed.answer is None else agreement(parsed.answer, row.counts, matches)
+    return 0.0 if answer is None else agreement(answer, row.counts, matches)
+
+
+def _best_share(row: PredictionRow) -> float:
+    return share(row.counts, majority(row.counts)) if row.counts else np.nan
 
 
 def _truths(row: PredictionRow, annotator_draws: int, rng: np.random.Generator) -> list[str]:

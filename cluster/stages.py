@@ -55,10 +55,10 @@ def prepare_data(recipe: Recipe) -> None:
 
 
 def read_file(
-    recipe: Recipe, name: str, *, need_response: bool = False, require_reference: bool = True
+    recipe: Recipe, name: str, *, root: Path | None = None, need_response: bool = False, require_reference: bool = True
 ) -> list[Prompt]:
-    """The prompts of a file under the data's root. Raises DataError with every bad row."""
-    root = Path(recipe.data.root)
+    """The prompts of a file under the data's root, or another one. Raises DataError with every bad row."""
+    root = Path(recipe.data.root) if root is None else root
     return read_prompts(
         root / name,
         root,

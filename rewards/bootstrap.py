@@ -83,6 +83,21 @@ def compare(
     }
 
 
+def resampled_tally(
+    prompt_id: Sequence[str],
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Tally:
+    """[1 + R, V] counts of [n] confidences and of right answers: the sample's own first, then each resample's.
+
+    Of runs over the same prompts in the same order, the rows are of the same draws. Raises as `intervals` does.
+    """
+    prompts, prompt = np.unique(np.array(prompt_id), return_inverse=True)
+    return _drawn_tally(confidence, correct, prompt, _draw(len(prompts), resamples, seed))
+
+
 def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
     differences = second - first
     resampled = differences[1:][~np.isnan(differences[1:])]
@@ -157,16 +172,27 @@ def _by_confidence(
     bins: int,
 ) -> NDArray[np.float64]:
     """[3, R] ECE, AUROC and AURC of [n] readable confidences under each row of drawn [R, P]."""
-    values, place = np.unique(confidence, return_inverse=True)
-    if not len(values):
+    values = len(np.unique(confidence))
+    if not values:
         return np.full((3, len(drawn)), np.nan)
+    found = []
+    for some in np.array_split(drawn, -(-len(drawn) * values // _NUMBERS_AT_ONCE)):
+        tally = _drawn_tally(confidence, correct, prompt, some)
+        found.append([_ece(tally, bins), auroc(tally), aurc(tally)])
+    return np.concatenate(found, axis=1)
+
+
+def _drawn_tally(
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    prompt: NDArray[np.intp],
+    drawn: NDArray[np.float64],
+) -> Tally:
+    """[R, V] counts of [n] confidences under each row of drawn [R, P]."""
+    values, place = np.unique(confidence, return_inverse=True)
     shape = drawn.shape[1], len(values)
     right, wrong = (csr_array((counted.astype(np.float64), (prompt, place)), shape) for counted in (correct, ~correct))
-    found = []
-    for some in np.array_split(drawn, -(-len(drawn) * len(values) // _NUMBERS_AT_ONCE)):
-        tally = Tally(values, some @ right, some @ wrong)
-        found.append([_ece(tally, bins), _auroc(tally), aurc(tally)])
-    return np.concatenate(found, axis=1)
+    return Tally(values, drawn @ right, drawn @ wrong)
 
 
 def _ece(tally: Tally, bins: int) -> NDArray[np.float64]:
@@ -176,8 +202,8 @@ def _ece(tally: Tally, bins: int) -> NDArray[np.float64]:
     return _ratio(np.abs(gaps).sum(-1), tally.stated.sum(-1))
 
 
-def _auroc(tally: Tally) -> NDArray[np.float64]:
-    """[R] share of the pairs of a right and a wrong answer with the right one more confident; ties count half."""
+def auroc(tally: Tally) -> NDArray[np.float64]:
+    """[...] share of the pairs of a right and a wrong answer with the right one more confident; ties count half."""
     below = tally.wrong.cumsum(-1) - tally.wrong / 2
     pairs = tally.right.sum(-1) * tally.wrong.sum(-1)
     return _ratio((tally.right * below).sum(-1), pairs)

@@ -48,6 +48,19 @@ def _kept(tally: Tally) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return tally.stated[..., ::-1].cumsum(-1), tally.wrong[..., ::-1].cumsum(-1)
 
 
+def accuracy_at_coverage(tally: Tally, coverage: float) -> NDArray[np.float64]:
+    """[...] share of right answers among the most confident `coverage`, in (0, 1], of [..., V] counts.
+
+    Of the tied that only a part of is wanted, it is what a random part has in expectation. nan: nothing is counted.
+    """
+    stated, right = tally.stated[..., ::-1], tally.right[..., ::-1]
+    wanted = coverage * stated.sum(-1, keepdims=True)
+    taken = np.clip(wanted - (stated.cumsum(-1) - stated), 0, stated)
+    rate = np.divide(right, stated, out=np.zeros_like(stated), where=stated > 0)
+    found, of = (taken * rate).sum(-1), wanted[..., 0]
+    return np.divide(found, of, out=np.full_like(of, np.nan), where=of > 0)
+
+
 def _mean_risk(stated: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.float64]:
     """[...] AURC of values [..., V] from the most confident to the least.
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import rewards.bootstrap
-from rewards.bootstrap import Difference, compare, intervals
+from rewards.bootstrap import Difference, auroc, compare, intervals, resampled_tally
 from rewards.metrics import metrics
 from rewards.outcomes import Outcomes
 
@@ -191,3 +191,26 @@ def test_what_is_undefined_for_one_of_them_is_not_compared() -> None:
         "accuracy",
         "majority_accuracy",
     ]
+
+
+def test_a_tally_of_every_resample_gives_the_intervals_of_what_is_made_of_it() -> None:
+    outcomes = simulated()
+    stated = outcomes.where(outcomes.confident)
+
+    found = auroc(resampled_tally(stated.prompt_id, stated.confidence, stated.correct, resamples=300, seed=4))
+
+    expected = intervals(stated, resamples=300, seed=4)["auroc"]
+    assert found[0] == pytest.approx(expected.value)
+    assert np.nanquantile(found[1:], [0.025, 0.975]) == pytest.approx([expected.low, expected.high], abs=0.05)
+
+
+def test_resamples_of_two_runs_over_the_same_prompts_draw_the_same_of_them() -> None:
+    prompts, sure = ["b", "a", "c", "a"], np.full(4, 0.5)
+    right = np.array([True, False, False, True])
+
+    one = resampled_tally(prompts, sure, right, resamples=50, seed=1)
+    other = resampled_tally(prompts, np.array([0.1, 0.2, 0.3, 0.4]), right, resamples=50, seed=1)
+
+    assert one.right[0].tolist() == [2] and one.wrong[0].tolist() == [2]
+    assert np.array_equal(one.right.sum(-1), other.right.sum(-1))
+    assert len(np.unique(one.right.sum(-1))) > 1

@@ -82,6 +82,9 @@ ARGUMENTS = {
     "sft": f"{RECIPE_WORDS} --stage --from",
     "rl": f"{RECIPE_WORDS} --fresh --force --from",
     "eval": f"model data {RECIPE_WORDS} --out --temperature --without-confidence",
+    "predict": (
+        "model data KEY=VALUE --trace --recipe --out --samples --temperature --calibrate --risk --delta --recalibrate"
+    ),
     "score": (
         "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace --compare --resamples"
     ),

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,13 +23,13 @@ from configs.schema import Recipe
 from rewards.baselines import CONSTANT, ISOTONIC, TEMPERATURE, TOKEN_PROBABILITY
 from rewards.metrics import Metrics
 from rewards.tasks import MACRO, OVERALL
-from rollout.codec import encode_group
 from rollout.engine import SamplingSettings
 from rollout.prompts import Message, Prompt
-from rollout.trajectory import FinishReason, Group, Sample, Trajectory, VersionSpan
+from rollout.trajectory import FinishReason
 from rollout.worker import Visit
 from tests.unit import virtual_time
-from tests.unit.byte_tokenizer import END, tokenizer
+from tests.unit.answered import answered
+from tests.unit.byte_tokenizer import tokenizer
 from tests.unit.score_file import score_file
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
@@ -71,27 +70,7 @@ class FakePool:
         reason = FinishReason.LENGTH if name in self.cut else FinishReason.STOP
         texts = self.responses[name]
         assert len(texts) == visit.samples
-        group = Group(
-            group_id=visit.group_id,
-            prompt_id=name,
-            images=(),
-            prompt_tokens=np.array([1], np.int32),
-            target=visit.target,
-            admitted=0.0,
-            worker="rollout-0",
-            trajectories=tuple(Trajectory(sample(text, reason)) for text in texts),
-        )
-        return arrived(encode_group(group))
-
-
-async def arrived(payload: bytes) -> bytes:
-    return payload
-
-
-def sample(text: str, reason: FinishReason) -> Sample:
-    ids = tokenizer().encode(text).ids + [END] * (reason is FinishReason.STOP)
-    logprobs = np.full(len(ids), -0.5, np.float32)
-    return Sample(np.array(ids, np.int32), logprobs, (VersionSpan(0, 0, len(ids)),), reason, text, 0.0, 1.0)
+        return answered(visit, texts, reason)
 
 
 def evaluated(

@@ -33,6 +33,7 @@ OWNERS: Mapping[str, str] = {"ray": "cluster", "wandb": "cluster", "vllm": "roll
 ONLY: Mapping[str, Sequence[str]] = {
     "configs": ("yaml", "pydantic"),
     "rewards": ("numpy",),
+    "rewards/abstention.py": ("numpy", "scipy"),
     "rewards/bins.py": ("numpy", "scipy", "sklearn"),
     "rewards/bootstrap.py": ("numpy", "scipy"),
     "rewards/metrics.py": ("numpy", "scipy", "sklearn"),

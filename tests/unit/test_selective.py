@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.selective import aurc, coverage_at_risk, excess_aurc, risk_by_coverage
+from rewards.selective import accuracy_at_coverage, aurc, coverage_at_risk, excess_aurc, risk_by_coverage
 from rewards.tally import Tally, tally
 
 FEW_VALUES = st.sampled_from([0.1, 0.5, 0.9])
@@ -102,3 +102,21 @@ def test_a_threshold_keeps_whole_confidences_the_surest_first() -> None:
 
     assert coverage.tolist() == [0.5, 0.75, 1.0]
     assert risk.tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 2])
+
+
+@settings(deadline=None, max_examples=40)
+@given(RESPONSES, st.integers(1, 6))
+def test_accuracy_at_a_coverage_is_the_mean_over_all_orders_of_the_tied(
+    pairs: list[tuple[float, bool]], kept: int
+) -> None:
+    kept = min(kept, len(pairs))
+    orders = [order for order in permutations(pairs) if list(order) == sorted(order, key=lambda one: -one[0])]
+    by_definition = np.mean([np.mean([right for _, right in order[:kept]]) for order in orders])
+
+    assert accuracy_at_coverage(counted(*pairs), kept / len(pairs)) == pytest.approx(by_definition)
+
+
+def test_accuracy_at_a_coverage_of_each_row_of_counts_is_its_own() -> None:
+    counts = Tally(np.array([0.2, 0.9]), np.array([[1.0, 3.0], [0.0, 0.0]]), np.array([[3.0, 1.0], [0.0, 0.0]]))
+
+    assert accuracy_at_coverage(counts, 0.5).tolist() == pytest.approx([0.75, np.nan], nan_ok=True)
