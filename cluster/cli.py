@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Mistakes in the input are told in a line or a few, not as a trace."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("rollout.readers").setLevel(logging.INFO)  # the format that was detected
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes overrides only next to the recipe; `sft RECIPE --stage 2 KEY=VALUE` should work too.
