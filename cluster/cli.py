@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import configs
+from cluster.cli_init import add_init_command
 from cluster.cli_jobs import add_job_commands, submit_all, takes_address
 from cluster.cli_parts import (
     command,
@@ -103,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="caliber", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    add_init_command(commands)
 
     check = command(commands, "check", _check, "print what a recipe comes to, and start no job")
     takes_recipe(check)
