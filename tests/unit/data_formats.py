@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from configs.choices import Column
+from rollout.prompts import Prompt
+from rollout.readers import DataError, read_prompts
 
 SIZES = {"1": (8, 4), "2": (4, 8), "3": (5, 5)}  # of each row's picture
 LABELS = {"1": "joy", "2": "fear", "3": "joy"}
@@ -229,3 +232,21 @@ FORMATS = {
         COLUMNS,
     ),
 }
+
+
+def with_pictures(folder: Path) -> Path:
+    """The folder, with the rows' pictures in it."""
+    (folder / "pictures").mkdir()
+    for name in SIZES:
+        (folder / path(name)).write_bytes(picture(name))
+    return folder
+
+
+def read(path: Path, root: Path, columns: Mapping[Column, str] | None = None, *, response: bool = True) -> list[Prompt]:
+    return read_prompts(path, root, columns=columns, need_response=response, require_reference=True)
+
+
+def problems(path: Path, root: Path, columns: Mapping[Column, str] | None = None) -> list[str]:
+    with pytest.raises(DataError) as caught:
+        read(path, root, columns)
+    return list(caught.value.problems)
