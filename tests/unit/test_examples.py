@@ -133,7 +133,7 @@ def test_the_custom_scorer_gives_real_responses_halves_that_exact_does_not(
 
     assert [row["answer"] for row in near if row["answer"] is not None] != []
     assert {row["parts"]["correctness"] for row in exact} == {0.0, 1.0}  # type: ignore[index]
-    assert {row["parts"]["correctness"] for row in near} == {0.0, 0.5, 1.0}  # type: ignore[index]
+    assert {0.5, 1.0} <= {row["parts"]["correctness"] for row in near} <= {0.0, 0.5, 1.0}  # type: ignore[index]
     for answer, one, other in zip(stated(), near, exact, strict=True):
         worth, right = one["parts"]["correctness"], other["parts"]["correctness"]  # type: ignore[index]
         assert worth >= right

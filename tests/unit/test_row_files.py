@@ -62,7 +62,7 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_looked_for(folder: Path) 
     [
         ("{", "its state.json cannot be read"),
         ("[]", "its state.json cannot be read"),
-        ('{"_data_files": [{"filename": "../../secret.arrow"}]}', "names '../../secret.arrow', which is no file in"),
+        ('{"_data_files": [{"filename": "../secret.arrow"}]}', "names '../secret.arrow', which is no file in"),
         ('{"_data_files": [{"filename": 3}]}', "names 3, which is no file in the folder"),
         ('{"_data_files": [], "_indices_data_files": [{"filename": "i"}]}', "flatten_indices() and save it again"),
     ],
@@ -70,6 +70,7 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_looked_for(folder: Path) 
 def test_a_saved_set_that_is_spoilt_says_so(folder: Path, state: str, said: str) -> None:
     path = as_saved(folder, [formats.plain_messages("1"), formats.plain_messages("2")])
     (path / "state.json").write_text(state)
+    (folder / "secret.arrow").write_bytes((path / "data-00000-of-00002.arrow").read_bytes())
 
     assert said in whole(path, folder)
 
