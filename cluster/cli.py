@@ -16,6 +16,7 @@ from pathlib import Path
 
 import configs
 from cluster.cli_export import add_export_command
+from cluster.cli_init import add_init_command
 from cluster.cli_jobs import add_job_commands, submit_all, takes_address
 from cluster.cli_parts import (
     command,
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Mistakes in the input are told in a line or a few, not as a trace."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("rollout.readers").setLevel(logging.INFO)  # the format that was detected
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes overrides only next to the recipe; `sft RECIPE --stage 2 KEY=VALUE` should work too.
@@ -105,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="caliber", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    add_init_command(commands)
 
     check = command(commands, "check", _check, "print what a recipe comes to, and start no job")
     takes_recipe(check)

@@ -62,6 +62,7 @@ def read_file(
     return read_prompts(
         root / name,
         root,
+        columns=recipe.data.columns,
         errors_shown=recipe.data.errors_shown,
         megapixels_at_most=recipe.data.image_megapixels_at_most,
         need_response=need_response,

@@ -5,6 +5,22 @@ from __future__ import annotations
 from enum import StrEnum
 
 
+class Column(StrEnum):
+    """What a row may hold, by the names that `data.columns` gives to a file's own."""
+
+    ID = "id"
+    TASK = "task"
+    MESSAGES = "messages"  # role and content
+    CONVERSATIONS = "conversations"  # from and value
+    PROMPT = "prompt"  # a question as text, or as messages
+    RESPONSE = "response"  # beside a prompt
+    SYSTEM = "system"
+    IMAGES = "images"
+    CANDIDATES = "candidates"
+    LABEL = "label"
+    COUNTS = "counts"
+
+
 class Precision(StrEnum):
     """Arithmetic of weights and activations."""
 

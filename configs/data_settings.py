@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from configs.choices import Column
 from configs.section import NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 
@@ -54,7 +55,7 @@ class WordsData(Section):
 
 
 class Data(Section):
-    """The files of each stage; paths are relative to `root`."""
+    """The files of each stage, or folders of parquet or of a Hugging Face dataset; paths are relative to `root`."""
 
     root: str
     """Folder that the files and the pictures lie under."""
@@ -66,6 +67,9 @@ class Data(Section):
     """Prompts of stage 3 with their references."""
     evaluation: dict[str, str] = Field(default_factory=dict)
     """Evaluation files by name."""
+    columns: dict[Column, str] = Field(default_factory=dict)
+    """Columns of these files that bear other names, {ours: theirs}; a dot leads into an object: {label: meta.gold}.
+    Naming messages, conversations or prompt says, too, which holds the question where a file has several."""
     errors_shown: PositiveInt = 20
     """Bad rows named before the rest is only counted."""
     image_megapixels_at_most: PositiveFloat = 64.0
@@ -74,6 +78,13 @@ class Data(Section):
     """Build the emoji set into `root` when it is not there."""
     words: WordsData | None = None
     """Build the words set into `root` when it is not there."""
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Data:
+        turns = [str(name) for name in (Column.MESSAGES, Column.CONVERSATIONS, Column.PROMPT) if name in self.columns]
+        if len(turns) > 1:
+            raise ValueError(f"data.columns names {' and '.join(turns)}, and each holds the question: keep one of them")
+        return self
 
     @model_validator(mode="after")
     def _at_most_one_set(self) -> Data:

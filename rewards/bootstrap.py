@@ -95,7 +95,7 @@ def resampled_tally(
     Of runs over the same prompts in the same order, the rows are of the same draws. Raises as `intervals` does.
     """
     prompts, prompt = np.unique(np.array(prompt_id), return_inverse=True)
-    return _drawn_tally(confidence, correct, prompt, _draw(len(prompts), resamples, seed))
+    return _drawn_tally(confidence, correct, prompt, drawn_prompts(len(prompts), resamples, seed))
 
 
 def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import warnings
 from pathlib import Path
@@ -21,18 +23,26 @@ class PictureCheck:
         self._root = os.path.abspath(root)
         self._real_root = os.path.realpath(root)
         self._megapixels_at_most = megapixels_at_most
-        self._faults: dict[str, str | None] = {}
+        self._faults: dict[str | bytes, str | None] = {}  # by path as written, or by hash of the bytes
 
     def path(self, written: str) -> str:
         """The absolute path of the picture that the file names; `..` is resolved as text."""
         return os.path.normpath(os.path.join(self._folder, written))
 
-    def fault(self, written: str) -> str | None:
-        """What is wrong with the picture; None if nothing is."""
-        if written not in self._faults:
-            fault = self._path_fault(written) or self._file_fault(self.path(written))
-            self._faults[written] = f"image {written!r} {fault}" if fault else None
-        return self._faults[written]
+    def fault(self, written: str | bytes) -> str | None:
+        """What is wrong with the picture, named or held by a row; None if nothing is."""
+        key = hashlib.sha256(written).digest() if isinstance(written, bytes) else written
+        if key not in self._faults:
+            self._faults[key] = self._embedded(written) if isinstance(written, bytes) else self._named(written)
+        return self._faults[key]
+
+    def _named(self, written: str) -> str | None:
+        fault = self._path_fault(written) or self._file_fault(self.path(written))
+        return f"image {written!r} {fault}" if fault else None
+
+    def _embedded(self, encoded: bytes) -> str | None:
+        fault = self._content_fault(io.BytesIO(encoded))
+        return f"an image of {len(encoded)} bytes in the row {fault}" if fault else None
 
     def _path_fault(self, written: str) -> str | None:
         if not written or "\0" in written:
@@ -49,10 +59,13 @@ class PictureCheck:
             return f"is or is under a link that leads out of the data folder, to {real}: move the picture into it"
         if not os.path.isfile(path):  # nothing else must be opened: reading a pipe would hang
             return f"is missing: there is no file {path}"
+        return self._content_fault(path)
+
+    def _content_fault(self, content: str | io.BytesIO) -> str | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of size, which is limited here, and of broken EXIF data
-                with Image.open(path, formats=FORMATS) as picture:
+                with Image.open(content, formats=FORMATS) as picture:
                     width, height = picture.size
         except Image.DecompressionBombError:
             return f"has too many pixels to be opened, expected at most {self._megapixels_at_most:g} million"

@@ -1,20 +1,29 @@
 """Data files into prompts, or into all that is wrong with them, before any model is loaded.
 
-`rollout.row_shapes` knows the two kinds of rows and their form, `rollout.row_check` what they must mean.
+`rollout.row_files` opens what rows are kept in, `rollout.row_kinds` tells their format, `rollout.row_shapes` knows the
+form of each, `rollout.row_check` what they must mean.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from configs.choices import Column
 from rewards.correctness import majority
 from rollout.picture_check import PictureCheck
+from rollout.picture_store import PictureStore
 from rollout.prompts import Prompt
 from rollout.row_check import RowCheck, spelling
-from rollout.row_shapes import RowError, RowKind, kind_of, read_row, shortened
-from rollout.rows import Row
+from rollout.row_columns import Columns
+from rollout.row_files import Written, open_rows
+from rollout.row_kinds import RowKind, described, kind_of
+from rollout.row_shapes import read_row
+from rollout.rows import Row, RowError, UnreadableFile
+
+logger = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
@@ -31,81 +40,101 @@ def read_prompts(
     path: Path,
     root: Path,
     *,
+    columns: Mapping[Column, str] | None = None,
     errors_shown: int = 20,
     megapixels_at_most: float = 64.0,
     need_response: bool,
     require_reference: bool,
 ) -> list[Prompt]:
-    """The prompts of a JSONL file, in its order.
+    """The prompts of a data file or folder, in its order; its format is detected, and logged in a line.
 
-    The file holds one kind of row, told by the first row that shows it. Pictures' paths are relative to
-    the file and must stay under `root`; only the header of a picture is read. A row without an id gets
-    one from the file's name and its row number, a row without a task the file's name. Labels and counts
+    It holds one kind of row, told by the first row that shows it. `columns` has its name for each of ours that it
+    calls otherwise. Pictures' paths are relative to the file, or to the folder, and must stay under `root`; only the
+    header of a picture is read. Pictures that rows hold themselves are written to files under `root`. A row without
+    an id gets one from the file's name and its row number, a row without a task the file's name. Labels and counts
     get the candidates' spelling and order.
 
     Raises DataError with the faults of all rows, which are counted from 1, empty lines included.
     """
-    pictures = PictureCheck(path.parent, root, megapixels_at_most)
+    pictures = PictureCheck(path if path.is_dir() else path.parent, root, megapixels_at_most)
     check = RowCheck(pictures, need_response=need_response, require_reference=require_reference)
-    rows: list[Row] = []
+    reading, kept = _Reading(path, Columns(columns or {})), PictureStore(root)
+    prompts: list[Prompt] = []
     problems: list[str] = []
-    for number, row in _rows(path):
-        faults = row.faults if isinstance(row, RowError) else check.faults(number, row)
-        problems += [f"{path}:{number}: {fault}" for fault in faults]
-        if isinstance(row, Row) and not problems:
-            rows.append(row)
-    if not (rows or problems):
-        problems.append(f"{path}: the file is empty, expected one JSON object a line")
+    for found in reading.rows():
+        faults = found.row.faults if isinstance(found.row, RowError) else check.faults(found.place, found.row)
+        problems += [f"{found.file}:{found.number}: {fault}" for fault in faults]
+        if isinstance(found.row, Row) and not problems:
+            prompts.append(_prompt(found.row, pictures, kept))
+    problems += reading.problems()
     if problems:
         raise DataError(problems, errors_shown)
-    return [_prompt(row, pictures) for row in rows]
+    logger.info("%s: %d rows, %s (%s)", path, len(prompts), reading.format, reading.kept_as)
+    return prompts
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    """Row numbers, each with its row or with what is wrong with its form."""
-    if not path.is_file():
-        raise DataError([f"{path}: no such file"], shown=1)
-    kind: RowKind | None = None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                written = _json_object(line)
-                kind = kind or kind_of(written)
-                yield number, read_row(written, _agreed(kind, written), path.stem, number)
-            except RowError as error:
-                yield number, error
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A row with its place, or with what is wrong with its form."""
+
+    file: Path
+    number: int
+    place: str  # for people who know which file or folder it is in
+    row: Row | RowError
 
 
-def _json_object(line: bytes) -> Mapping[str, object]:
-    try:
-        written: object = json.loads(line.strip().decode("utf-8-sig"), parse_constant=_refuse_constant)
-        json.dumps(written, ensure_ascii=False).encode()  # raises on half a surrogate pair
-    except UnicodeError as error:
-        raise RowError([f"not valid Unicode ({error}): write the file as UTF-8"]) from None
-    except RecursionError:
-        raise RowError(["invalid JSON: nested too deeply"]) from None
-    except ValueError as error:
-        raise RowError([f"invalid JSON: {error}"]) from None
-    if not isinstance(written, dict):
-        raise RowError([f"got {shortened(written)}, expected one JSON object a line"])
-    return written
+class _Reading:
+    """One pass over a file or folder."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self._path = path
+        self._columns = columns
+        self._kind: RowKind | None = None
+        self._any = False
+        self._unreadable: str | None = None
+        self.format = ""
+        self.kept_as = ""
+
+    def rows(self) -> Iterator[_Found]:
+        """All rows, up to where the file can be read no further."""
+        try:
+            opened = open_rows(self._path)
+            self.kept_as = opened.kept_as
+            for position, written in enumerate(opened.rows, start=1):
+                self._any = True
+                yield self._found(written, position)
+        except UnreadableFile as error:
+            self._unreadable = str(error)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the file as a whole, once its rows were read."""
+        if self._unreadable is not None:
+            return [self._unreadable]
+        if not self._any:
+            return [f"{self._path}: the file is empty, expected rows, such as one JSON object a line"]
+        return [] if self._kind is None else [f"{self._path}: {fault}" for fault in self._columns.unseen()]
+
+    def _found(self, written: Written, position: int) -> _Found:
+        shard = written.file != self._path
+        place = f"row {written.number}" + (f" of {written.file.name}" if shard else "")
+        return _Found(written.file, written.number, place, self._row(written, position if shard else written.number))
+
+    def _row(self, written: Written, position: int) -> Row | RowError:
+        if isinstance(written.content, RowError):
+            return written.content
+        try:
+            content = self._columns.applied(written.content)
+            if self._kind is None:
+                self._kind = kind_of(content, self._columns)
+                self.format = described(self._kind, content)
+            if content.get(self._kind) is None:
+                raise RowError([f"has no `{self._kind}`, as the rows before it have: a file holds one kind of row"])
+            return read_row(content, self._kind, self._path.stem, position)
+        except RowError as error:
+            return error
 
 
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _agreed(kind: RowKind | None, written: Mapping[str, object]) -> RowKind:
-    if kind is None:
-        raise RowError([f"has neither `{RowKind.CHAT}` (chat rows) nor `{RowKind.VECBENCH}` (VECBench's)"])
-    if kind.value not in written:
-        raise RowError([f"has no `{kind}`, as the rows before it have: a file holds one kind of row"])
-    return kind
-
-
-def _prompt(row: Row, pictures: PictureCheck) -> Prompt:
+def _prompt(row: Row, pictures: PictureCheck, kept: PictureStore) -> Prompt:
     """The prompt of a row without faults."""
     votes = {spelling(row, name): count for name, count in (row.counts or {}).items()}
     counts = {candidate: votes.get(candidate, 0) for candidate in row.candidates} if votes else {}
@@ -114,7 +143,7 @@ def _prompt(row: Row, pictures: PictureCheck) -> Prompt:
         prompt_id=row.row_id,
         task=row.task,
         messages=row.question,
-        images=tuple(pictures.path(image) for image in row.images),
+        images=tuple(kept.path(image) if isinstance(image, bytes) else pictures.path(image) for image in row.images),
         candidates=row.candidates,
         label=majority(counts) if counts and label is None else label,
         counts=counts,

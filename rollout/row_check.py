@@ -16,12 +16,12 @@ class RowCheck:
         self._pictures = pictures
         self._need_response = need_response
         self._require_reference = require_reference
-        self._number_by_id: dict[str, int] = {}
+        self._place_by_id: dict[str, str] = {}
 
-    def faults(self, number: int, row: Row) -> list[str]:
-        """Everything that is wrong with the row, in the order of its keys."""
+    def faults(self, place: str, row: Row) -> list[str]:
+        """Everything that is wrong with the row at `place`, in the order of its keys."""
         return [
-            *self._id_faults(number, row),
+            *self._id_faults(place, row),
             *_turn_faults(row),
             *self._response_faults(row),
             *self._picture_faults(row),
@@ -29,10 +29,10 @@ class RowCheck:
             *self._reference_faults(row),
         ]
 
-    def _id_faults(self, number: int, row: Row) -> Iterator[str]:
-        first = self._number_by_id.setdefault(row.row_id, number)
-        if first != number:
-            yield f"id {row.row_id!r} is row {first}'s too: ids must be unique in a file"
+    def _id_faults(self, place: str, row: Row) -> Iterator[str]:
+        first = self._place_by_id.setdefault(row.row_id, place)
+        if first != place:
+            yield f"id {row.row_id!r} is {first}'s too: ids must be unique in a file"
 
     def _response_faults(self, row: Row) -> Iterator[str]:
         if row.response is None:

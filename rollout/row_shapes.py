@@ -1,22 +1,24 @@
-"""The two kinds of rows as they are written, and what is wrong with the form of one.
+"""The kinds of rows as they are written, and what is wrong with the form of one.
 
-Chat rows:    {"id", "task"?, "messages": [{"role", "content"}], "images"?, "candidates"?, "reference"?}
-VECBench rows: {"id"?, "task", "conversations": [{"from", "value"}], "image" or "images"?, "candidates"?,
-               "ground_truth"?}
+    messages       {"messages": [{"role", "content"}]}            chats, LLaMA-Factory's, OpenAI's content parts
+    conversations  {"conversations": [{"from", "value"}]}         ShareGPT, LLaMA-Factory's, VECBench
+    prompt         {"prompt": text or messages, "response"?}      verl, SkyRL, plain columns
 
-A content is text with `<image>` at the place of each picture, or a list of parts
-{"type": "text", "text"} and {"type": "image"}. A reference is {"label"} or {"counts": {candidate: votes}}
-or both. Keys not named here are left alone, but for those of a reference.
+and in each of them {"id"?, "task"?, "system"?, "images" or "image"?, "candidates"?, and what is known of the truth}:
+"reference", or else "ground_truth", or else the one in verl's "reward_model" or in SkyRL's "reward_spec". A reference
+is {"label"} or {"counts": {candidate: votes}} or both. A content is text with `<image>` at the place of each picture,
+or a list of parts; a prompt that is a text without such places has its pictures before it. Keys not named here are
+left alone, but for those of a reference.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
-    BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -28,152 +30,136 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from rollout.prompts import Message
-from rollout.rows import PLACEHOLDER, Row
+from rollout.row_kinds import RowKind
+from rollout.row_pictures import Picture, Pictures
+from rollout.row_turns import Shape, Turn, Utterance
+from rollout.rows import PLACEHOLDER, Row, RowError, shortened
 
-_UNION_STEPS = ("text_content", "parts", "str", "constrained-str", "int", "list[str]")  # not the row's, pydantic's
+# Not the row's but pydantic's: what it calls the members of a union.
+_UNION_STEPS = ("text_content", "parts", "text_prompt", "turns", "constrained-str", "int")
 _SELF_EXPLAINING = ("missing", "value_error")  # the input is the whole object around: no help
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class RowKind(StrEnum):
-    """The kinds of rows; the value is the key that tells them apart."""
-
-    CHAT = "messages"
-    VECBENCH = "conversations"
+def _only(written: object) -> object:
+    return written[0] if isinstance(written, list) and len(written) == 1 else written
 
 
-class RowError(ValueError):
-    """A row that cannot be read; `faults` says everything that is wrong with its form."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = faults
+_Truth = Annotated[_Name | int, BeforeValidator(_only)]  # verl's was a list of one in its first versions
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-
-class _TextPart(_Shape):
-    type: Literal["text"]
-    text: str
-
-
-class _ImagePart(_Shape):
-    type: Literal["image"]
-
-
-def _content_kind(content: object) -> str | None:
-    return "text_content" if isinstance(content, str) else "parts" if isinstance(content, list) else None
-
-
-_Part = Annotated[_TextPart | _ImagePart, Field(discriminator="type")]
-_Content = Annotated[
-    Annotated[str, Tag("text_content")] | Annotated[list[_Part], Tag("parts")],
-    Discriminator(
-        _content_kind,
-        custom_error_type="content",
-        custom_error_message="expected text or a list of parts",
-    ),
-]
-
-
-class _Turn(_Shape):
-    role: Literal["system", "user", "assistant"]
-    content: _Content
-
-    def message(self) -> Message:
-        if isinstance(self.content, str):
-            return Message(self.role, self.content)
-        texts = [PLACEHOLDER if isinstance(part, _ImagePart) else part.text for part in self.content]
-        return Message(self.role, "".join(texts))
-
-    @model_validator(mode="after")
-    def _no_hidden_placeholder(self) -> _Turn:
-        """A placeholder in a text part, or made where two of them meet, would pass for a picture."""
-        if isinstance(self.content, list):
-            pictures = sum(isinstance(part, _ImagePart) for part in self.content)
-            if self.message().text.count(PLACEHOLDER) != pictures:
-                raise ValueError(
-                    f'got "{PLACEHOLDER}" as text beside image parts: reword the text, or write the whole '
-                    f"content as one text with {PLACEHOLDER} at the place of each picture"
-                )
-        return self
-
-
-class _Reference(_Shape):
+class _Reference(Shape):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-    label: _Name | None = None
+    label: _Name | int | None = None
     counts: dict[str, Annotated[int, Field(ge=0)]] | None = None
 
 
-class _ChatRow(_Shape):
-    id: _Name
+class _Rule(Shape):
+    """How verl and SkyRL say what is right; their other keys name reward functions, which are the recipe's here."""
+
+    ground_truth: _Truth | None = None
+
+
+class _Known(Shape):
+    """What rows of every kind may hold beside their turns."""
+
+    id: _Name | int | None = None
     task: _Name | None = None
-    messages: list[_Turn]
-    images: list[str] = []
-    candidates: list[_Name] = []
+    data_source: str | None = None
+    system: str | None = None
+    image: Pictures = ()
+    images: Pictures = ()
+    videos: list[object] | None = None
+    audios: list[object] | None = None
+    candidates: tuple[_Name, ...] = Field(default=(), strict=False)
     reference: _Reference | None = None
+    ground_truth: _Truth | None = None
+    reward_model: _Rule | None = None
+    reward_spec: _Rule | None = None
+
+    @abstractmethod
+    def turns(self) -> tuple[Message, ...]:
+        """The messages, the response among them."""
+
+    def brought(self) -> tuple[Picture, ...]:
+        """Pictures that stand in the turns themselves."""
+        return ()
 
     def row(self, file_name: str, number: int) -> Row:
+        """The row in its one form."""
         reference = self.reference or _Reference()
+        system = (Message("system", self.system),) if self.system else ()
         return Row(
-            row_id=self.id,
-            task=self.task or file_name,
-            messages=tuple(turn.message() for turn in self.messages),
-            images=tuple(self.images),
-            candidates=tuple(self.candidates),
-            label=reference.label,
+            row_id=f"{file_name}:{number}" if self.id is None else str(self.id),
+            task=self.task or self.data_source or file_name,
+            messages=(*system, *self.turns()),
+            images=self.image or self.images or self.brought(),
+            candidates=self.candidates,
+            label=self._label(reference),
             counts=reference.counts,
         )
 
-
-_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
-
-
-class _Utterance(_Shape):
-    speaker: Literal["system", "human", "gpt"] = Field(alias="from")
-    value: str
-
-
-class _VecRow(_Shape):
-    id: _Name | int | None = None
-    task: _Name
-    conversations: list[_Utterance]
-    image: str | list[str] | None = None
-    images: str | list[str] | None = None
-    candidates: list[_Name] = []
-    ground_truth: _Name | None = None
+    def _label(self, reference: _Reference) -> str | None:
+        rules = [rule.ground_truth for rule in (self.reward_model, self.reward_spec) if rule is not None]
+        given = [reference.label, *([] if reference.counts else [self.ground_truth, *rules])]
+        truth = next((label for label in given if label is not None), None)
+        return None if truth is None else str(truth)
 
     @model_validator(mode="after")
-    def _one_key_for_pictures(self) -> _VecRow:
-        if self.image is not None and self.images is not None:
-            raise ValueError("got both `image` and `images`: keep one of them")
+    def _can_be_shown(self) -> _Known:
+        places = {"`image`": self.image, "`images`": self.images, "the content's parts": self.brought()}
+        used = [name for name, pictures in places.items() if pictures]
+        if len(used) > 1:
+            raise ValueError(f"got pictures in both {' and '.join(used)}: keep one of them")
+        if self.videos or self.audios:
+            raise ValueError("got videos or audios, and models are shown text and pictures alone: leave the row out")
         return self
 
-    def row(self, file_name: str, number: int) -> Row:
-        pictures = self.image if self.image is not None else self.images or []
-        return Row(
-            row_id=f"{file_name}:{number}" if self.id is None else str(self.id),
-            task=self.task,
-            messages=tuple(Message(_ROLES[turn.speaker], turn.value) for turn in self.conversations),
-            images=(pictures,) if isinstance(pictures, str) else tuple(pictures),
-            candidates=tuple(self.candidates),
-            label=self.ground_truth,
-            counts=None,
-        )
+
+class _MessagesRow(_Known):
+    messages: list[Turn]
+
+    def turns(self) -> tuple[Message, ...]:
+        return tuple(turn.message() for turn in self.messages)
+
+    def brought(self) -> tuple[Picture, ...]:
+        return tuple(picture for turn in self.messages for picture in turn.pictures())
 
 
-_SHAPES: Mapping[RowKind, type[_ChatRow] | type[_VecRow]] = {
-    RowKind.CHAT: _ChatRow,
-    RowKind.VECBENCH: _VecRow,
+class _ConversationsRow(_Known):
+    conversations: list[Utterance]
+
+    def turns(self) -> tuple[Message, ...]:
+        return tuple(turn.message() for turn in self.conversations)
+
+
+class _PromptRow(_Known):
+    prompt: Annotated[
+        Annotated[str, Tag("text_prompt")] | Annotated[list[Turn], Tag("turns")],
+        Discriminator(lambda written: "text_prompt" if isinstance(written, str) else "turns"),
+    ]
+    response: str | None = None
+
+    def turns(self) -> tuple[Message, ...]:
+        response = () if self.response is None else (Message("assistant", self.response),)
+        return (*(turn.message() for turn in self._prompt()), *response)
+
+    def brought(self) -> tuple[Picture, ...]:
+        return tuple(picture for turn in self._prompt() for picture in turn.pictures())
+
+    def _prompt(self) -> list[Turn]:
+        if not isinstance(self.prompt, str):
+            return self.prompt
+        unplaced = 0 if PLACEHOLDER in self.prompt else len(self.image or self.images)
+        return [Turn(role="user", content=PLACEHOLDER * unplaced + self.prompt)]
+
+
+_SHAPES: Mapping[RowKind, type[_Known]] = {
+    RowKind.MESSAGES: _MessagesRow,
+    RowKind.CONVERSATIONS: _ConversationsRow,
+    RowKind.PROMPT: _PromptRow,
 }
-
-
-def kind_of(written: Mapping[str, object]) -> RowKind | None:
-    """Which kind of row an object is, told by its keys; None where it is neither."""
-    return next((kind for kind in RowKind if kind.value in written), None)
 
 
 def read_row(written: Mapping[str, object], kind: RowKind, file_name: str, number: int) -> Row:
@@ -193,9 +179,3 @@ def _fault(detail: ErrorDetails) -> str:
     if detail["type"] in _SELF_EXPLAINING:
         return f"{place}: {what}" if place else what
     return f"{place}: {what}, got {shortened(detail['input'])}"
-
-
-def shortened(value: object) -> str:
-    """A value as an error message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

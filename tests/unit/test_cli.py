@@ -77,6 +77,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 RECIPE_WORDS = "recipe KEY=VALUE --trace"
 ARGUMENTS = {
+    "init": "folder --name --model --data --correctness --reference --gpus --trace",
     "check": f"{RECIPE_WORDS} --fields --cluster --address",
     "data": f"set out {RECIPE_WORDS}",
     "sft": f"{RECIPE_WORDS} --stage --from",

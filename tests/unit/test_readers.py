@@ -228,7 +228,14 @@ def user(content: object) -> list[object]:
         ({"images": ["a\0b"]}, "is not a path"),
         ({"images": []}, "got 0 images for 1 image places"),
         ({"images": ["pictures/a.png", "pictures/b.jpg"]}, "got 2 images for 1 image places"),
-        ({"images": "pictures/a.png"}, "images: Input should be a valid list"),
+        ({"images": 7}, "images: expected a path, a data URI, or an object with bytes or a path, got 7"),
+        ({"images": ["http://x.org/a.png"]}, "images: 'http://x.org/a.png' is an address, and nothing is fetched"),
+        ({"images": ["file://host/a.png"]}, "images: 'file://host/a.png' is on another machine"),
+        ({"images": ["file:///etc/hostname"]}, "is an absolute path"),
+        ({"images": ["data:image/png,abc"]}, "images: 'data:image/png,abc' is no data URI in base64"),
+        ({"images": ["data:image/png;base64,ab*"]}, "images: 'data:image/png;base64,ab*' is no base64"),
+        ({"images": ["data:;base64,aGFsbG8="]}, "an image of 5 bytes in the row cannot be read"),
+        ({"videos": ["a.mp4"]}, "got videos or audios"),
         ({"messages": user("<image><image>Which?")}, "got 1 images for 2 image places"),
         (
             {"messages": user([{"type": "image"}, {"type": "text", "text": "an <image>"}])},
@@ -276,9 +283,8 @@ def user(content: object) -> list[object]:
         ({"candidates": ["joy", "fear", " JOY"]}, "the candidates 'joy' and 'JOY' are the same answer"),
         ({"candidates": ["joy", "joy"]}, "the candidates 'joy' and 'joy' are the same answer"),
         ({"candidates": ["joy", " "]}, "candidates.1: String should have at least 1 character"),
-        ({"id": None}, "id: Field required"),
         ({"id": ""}, "id: String should have at least 1 character"),
-        ({"id": 3}, "id: Input should be a valid string, got 3"),
+        ({"id": 3.5}, "id: Input should be a valid string, got 3.5"),
     ],
 )
 def test_a_bad_chat_row_is_named_with_its_fault(folder: Path, changes: dict[str, object], said: str) -> None:
@@ -295,10 +301,9 @@ def test_a_bad_chat_row_is_named_with_its_fault(folder: Path, changes: dict[str,
     [
         ({"ground_truth": "rage"}, "the label 'rage' is not among the candidates joy, fear"),
         ({"ground_truth": None}, "has no reference"),
-        ({"images": ["pictures/a.png"]}, "got both `image` and `images`"),
+        ({"images": ["pictures/a.png"]}, "got pictures in both `image` and `images`"),
         ({"image": None}, "got 0 images for 1 image places"),
         ({"image": "no.png"}, "image 'no.png' is missing"),
-        ({"task": None}, "task: Field required"),
         ({"id": 1.0}, "Input should be a valid"),
         ({"id": True}, "Input should be a valid"),
         ({"conversations": [{"from": "human", "value": "<image>"}]}, "has no response"),
@@ -336,8 +341,12 @@ def test_a_line_that_is_not_a_row_is_named_with_its_fault(folder: Path, line: by
     assert said in fault
 
 
-def test_a_file_with_neither_kind_of_row_says_what_it_looked_for(folder: Path) -> None:
-    assert faults(folder, "{}") == ["1: has neither `messages` (chat rows) nor `conversations` (VECBench's)"]
+def test_a_row_that_has_no_key_of_any_kind_is_answered_with_what_was_looked_for(folder: Path) -> None:
+    [fault] = faults(folder, "{}")
+
+    assert fault.startswith(
+        "1: has none of `messages`, `conversations`, `prompt` to tell its format by, only the keys of"
+    )
 
 
 def test_a_duplicated_id_names_the_row_that_had_it_first(folder: Path) -> None:
