@@ -92,6 +92,8 @@ ARGUMENTS = {
     "reward": "mix rows KEY=VALUE --out --trace",
     "reweight": "run WEIGHT=NUMBER --trace",
     "rescore": "run SETTING=VALUE --trace",
+    "report": "run --trace --out --rollouts --live --port",
+    "view": "run --trace --filter --from --search --limit",
     "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
     "tune": f"{RECIPE_WORDS} --samples --seed --at-once --run-all",
     "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
