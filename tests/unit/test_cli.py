@@ -90,6 +90,7 @@ ARGUMENTS = {
     "rescore": "run SETTING=VALUE --trace",
     "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
     "tune": f"{RECIPE_WORDS} --samples --seed --at-once --run-all",
+    "export": "run destination --stage --form --trace",
     "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
     "status": "run --address --trace",
     "doctor": "--trace",
