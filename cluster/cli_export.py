@@ -16,8 +16,8 @@ def add_export_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
         _export,
         "a stage's model as a Hugging Face directory with a card, proven by reloading it",
     )
-    export.add_argument("source", type=Path, metavar="RUN", help="a run's folder, or the folder of a stage's model")
-    export.add_argument("destination", type=Path, metavar="DEST", help="folder to write, which must not exist")
+    export.add_argument("run", type=Path, help="a run's folder, or the folder of a stage's model")
+    export.add_argument("destination", type=Path, help="folder to write, which must not exist")
     export.add_argument("--stage", type=int, choices=[1, 2, 3], help="which (default: the last that is finished)")
     export.add_argument(
         "--form",
@@ -33,7 +33,7 @@ def _export(options: argparse.Namespace) -> int:
     from cluster.quiet import quiet
 
     quiet()
-    source = Source.of(options.source.absolute(), options.stage)
+    source = Source.of(options.run.absolute(), options.stage)
     for checked in export(source, options.destination.absolute(), Form(options.form)):
         print(checked)
     print(f"stage {source.number}: {options.destination}")

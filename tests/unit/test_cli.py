@@ -96,6 +96,7 @@ ARGUMENTS = {
     "view": "run --trace --filter --from --search --limit",
     "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
     "tune": f"{RECIPE_WORDS} --samples --seed --at-once --run-all",
+    "export": "run destination --stage --form --trace",
     "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
     "status": "run --address --trace",
     "doctor": "--trace",
