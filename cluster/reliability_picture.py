@@ -31,13 +31,11 @@ class Bin:
 def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int) -> list[Bin]:
     """The bins in use, of equal width: those that the ECE is over. [n] confidences, [n] outcomes."""
     bin_of = equal_width_bins(confidence, bins)
-    return [
-        Bin(
-            k / bins, (k + 1) / bins, int(inside.sum()), float(confidence[inside].mean()), float(correct[inside].mean())
-        )
-        for k in range(bins)
-        if (inside := bin_of == k).any()
-    ]
+    found = []
+    for k in np.unique(bin_of).tolist():
+        stated, right = confidence[bin_of == k], correct[bin_of == k]
+        found.append(Bin(k / bins, (k + 1) / bins, len(stated), float(stated.mean()), float(right.mean())))
+    return found
 
 
 def reliability_picture(title: str, found: Sequence[Bin]) -> Image.Image:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.predictions import PredictionRow
 from rewards.outcomes import Outcomes
@@ -37,10 +38,8 @@ def answered(rows: Sequence[PredictionRow], held: Outcomes, annotator_draws: int
     for prompt_id, right in zip(held.prompt_id, correct, strict=True):
         of_prompt.setdefault(prompt_id, []).append(bool(right))
     return [
-        _answered(
-            row, held, correct[end - size : end].astype(np.float64), end - 1, float(np.mean(of_prompt[row.prompt_id]))
-        )
-        for row, size, end in zip(rows, sizes, ends, strict=True)
+        _answered(row, held, end - 1, correct[end - size : end], float(np.mean(of_prompt[row.prompt_id])))
+        for row, size, end in zip(rows, sizes, ends.tolist(), strict=True)
     ]
 
 
@@ -66,7 +65,8 @@ def _first(kind: str, among: Sequence[Answered], order: Callable[[Answered], flo
     return [(kind, one) for one in [*of_prompt.values()][:ROWS_OF_A_KIND]]
 
 
-def _answered(row: PredictionRow, held: Outcomes, correct: np.ndarray, at: int, prompt_right: float) -> Answered:
+def _answered(row: PredictionRow, held: Outcomes, at: int, correct: NDArray[np.bool_], prompt_right: float) -> Answered:
+    """A response whose last outcome is `at`; its own outcomes, and the share of all its prompt's that are right."""
     confidence = None if np.isnan(held.confidence[at]) else float(held.confidence[at])
     return Answered(
         prompt_id=row.prompt_id,

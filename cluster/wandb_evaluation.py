@@ -1,7 +1,7 @@
 """An evaluation at Weights & Biases: its numbers, a few telling responses, and the reliability diagram.
 
-The diagram is a table and a bitmap drawn by pillow. A chart of `wandb.plot` would be drawn in the browser from a template
-of the service: nothing to look at offline, or in a report that outlives it.
+The diagram is a table and a bitmap drawn by pillow. A chart of `wandb.plot` would be drawn in the browser, from a
+template of the service: there would be nothing to look at offline.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ def wandb_line(name: str, found: Evaluated, annotator_draws: int) -> dict[str, o
     bins = reliability_bins(stated.confidence, stated.correct, overall.ece_bins)
     picture = reliability_picture(f"{name}: ECE {100 * (overall.ece or 0):.1f} points, {len(stated)} outcomes", bins)
     # New tables each time: one that was logged is not to be added to.
-    rollouts = [
-        [kind, *dataclasses.astuple(one)] for kind, one in telling(answered(found.rows, found.held, annotator_draws))
-    ]
+    responses = answered(found.rows, found.held, annotator_draws)
+    rollouts = [[kind, *dataclasses.astuple(one)] for kind, one in telling(responses)]
     return {
         **line,
         f"evaluation/{name}/rollouts": wandb.Table(columns=_ROLLOUT_COLUMNS, data=rollouts),

@@ -13,8 +13,8 @@ _HEAD = """\
 Every setting of a recipe, as `caliber check RECIPE --fields` lists them. This page is written from the schema by
 `python -m configs.reference docs/reference.md`; its test fails where it is not current.
 
-A setting is named by its path: `rl.samples_per_prompt` is the key `samples_per_prompt` in the section `rl`, and an override on the command line
-takes the same name. A setting without a default must be given where its section is.
+A setting is named by its path: `rl.samples_per_prompt` is the key `samples_per_prompt` in the section `rl`, and an
+override on the command line takes the same name. A setting without a default must be given where its section is.
 """
 
 
@@ -31,17 +31,8 @@ def _section(name: str, fields: list[FieldHelp]) -> str:
     section = section_at(name.split(".") if name else [])
     about = (section.__doc__ or "").strip() if section is not None and name else ""
     title = f"`{name}`" if name else "The recipe itself"
-    return "\n".join(
-        [
-            f"## {title}",
-            "",
-            *([about, ""] if about else []),
-            "| setting | takes | default | |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    head = [f"## {title}", *(["", about] if about else []), "", "| setting | takes | default | |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
 
 
 def _default(field: FieldHelp) -> str:

@@ -1,10 +1,10 @@
 """The pictures of docs/monitoring.md: Ray's own dashboard of a running stage 3, as Chromium shows it.
 
-    CALIBER_PICTURES=docs/pictures CALIBER_RUN=outputs/emoji .venv/bin/python -m pytest \\
-        tests/integration/test_dashboard_pictures.py
+    export CALIBER_PICTURES=docs/pictures CALIBER_RUN=outputs/emoji
+    .venv/bin/python -m pytest tests/integration/test_dashboard_pictures.py
 
-makes them anew, from the stage-2 model of a finished demo. Without the variables the model is a tiny one with random weights,
-whose responses are malformed, and the pictures go to the test's folder.
+makes them anew, from the stage-2 model of a finished demo. Without the variables the model is a tiny one with random
+weights, whose responses are malformed, and the pictures go to the test's folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every command of README.md and docs/ is run here on a small run, or parsed here and run whole by a test that is named."""
+"""Every command of README.md and docs/ is run here on a small run, or parsed here and run whole by a named test."""
 
 from __future__ import annotations
 
