@@ -14,7 +14,7 @@ from cluster.evaluation import Evaluated
 from cluster.reliability_picture import Bin, reliability_bins, reliability_picture
 from cluster.telling_rollouts import Answered, answered, telling
 from cluster.wandb_run import wandb_run
-from configs.schema import Recipe
+from configs.schema import Evaluation, Recipe
 from rewards.tasks import OVERALL
 
 _ROLLOUT_COLUMNS = ["kind", *(field.name for field in dataclasses.fields(Answered))]
@@ -26,13 +26,12 @@ def tell_wandb(folder: Path, stage: str, step: int, recipe: Recipe, evaluated: M
     run = wandb_run(folder, stage, recipe)
     if run is None:
         return
-    draws = recipe.evaluation.annotator_draws
-    lines = (wandb_line(name, found, draws) for name, found in evaluated.items())
+    lines = (wandb_line(name, found, recipe.evaluation) for name, found in evaluated.items())
     run.log_evaluation({key: value for line in lines for key, value in line.items()}, step)
     run.finish(exit_code=0)
 
 
-def wandb_line(name: str, found: Evaluated, annotator_draws: int) -> dict[str, object]:
+def wandb_line(name: str, found: Evaluated, settings: Evaluation) -> dict[str, object]:
     """What to log of the evaluation file of this name; of a stage without confidences the numbers alone."""
     import wandb
 
@@ -44,10 +43,10 @@ def wandb_line(name: str, found: Evaluated, annotator_draws: int) -> dict[str, o
     }
     if not len(stated):
         return line
-    bins = reliability_bins(stated.confidence, stated.correct, overall.ece_bins)
+    bins = reliability_bins(stated.confidence, stated.correct, settings.bins)
     picture = reliability_picture(f"{name}: ECE {100 * (overall.ece or 0):.1f} points, {len(stated)} outcomes", bins)
     # New tables each time: one that was logged is not to be added to.
-    responses = answered(found.rows, found.held, annotator_draws)
+    responses = answered(found.rows, found.held, settings.annotator_draws)
     rollouts = [[kind, *dataclasses.astuple(one)] for kind, one in telling(responses)]
     return {
         **line,

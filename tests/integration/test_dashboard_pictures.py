@@ -97,7 +97,7 @@ def test_the_dashboard_shows_the_job_the_actors_and_the_groups_of_a_running_stag
     log = run.stage(3).path / "log.jsonl"
 
     told = cluster.run("cluster", "submit", DEMO if finished else TINY, "--no-wait", *settings).stdout
-    (job,) = re.findall(r"\S+-stage3-\S+", told)
+    job = re.findall(r"\S+-stage3-\d+-\d+", told)[-1]
     until(lambda: log.exists() and log.read_text().count("\n") >= STEPS, f"{STEPS} steps", 1800)
 
     jobs = shown(browser, cluster, "/jobs", job, "RUNNING")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import runpy
 import shutil
@@ -76,6 +77,8 @@ NOT_RUN = {
 # Measurements: minutes to hours, by hand, with their results in docs/benchmarks.md and docs/results.md.
 MEASURED_BY_HAND = re.compile(r"python -m benchmarks\.\w+")
 
+WEIGHTS = {f"weight/{name}": 1.0 for name in ("correctness", "calibration", "format")}
+LINE = {"step": 1, "loss": 0.5, "reward": 0.5, "accuracy": 0.75, "ece": 0.1, "brier": 0.2, **WEIGHTS}
 SHOWN = [command for page in PAGES for command in commands(page)]
 
 
@@ -122,7 +125,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in (1, 2, 3):
         rows = [said(f"p{n}", "a" if n % 3 else "b", 0.1 + 0.02 * n + number / 10) for n in range(24)]
         write_predictions(run.stage(number).evaluation("seen") / "predictions.jsonl", rows)
-        (run.stage(number).path / "log.jsonl").write_text('{"step": 1, "loss": 0.5, "reward": 0.5}\n')
+        (run.stage(number).path / "log.jsonl").write_text(json.dumps(LINE) + "\n")
     return folder
 
 

@@ -25,7 +25,7 @@ def built(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the pages, beside the code that they link to."""
-    for name in ("cluster", "configs", "learner", "rewards", "rollout", "CONTRIBUTING.md", "README.md"):
+    for name in ("cluster", "configs", "learner", "rewards", "rollout", "tests", "CONTRIBUTING.md", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(DOCS, tmp_path / "docs")
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
@@ -54,7 +54,10 @@ def test_a_page_that_nobody_listed_is_at_the_end(project: Path) -> None:
 def test_a_link_to_nowhere_is_no_site(project: Path, link: str) -> None:
     (project / "docs" / "later.md").write_text(f"# Written later\n\n{link}\n")
 
-    assert built(project, project / "site").returncode != 0
+    told = built(project, project / "site")
+
+    assert told.returncode != 0
+    assert "nowhere" in told.stderr
 
 
 def test_links_of_the_other_pages_lead_somewhere() -> None:
