@@ -54,9 +54,9 @@ def reliability_picture(title: str, found: Sequence[Bin]) -> Image.Image:
         x, y = _at(one.confidence, one.right)
         draw.ellipse((x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS), _ACCENT)
         draw.text((x + 8, y + 8), str(one.n), _ACCENT, anchor="la")
-    draw.text((_LEFT, 14), title, _INK)
+    draw.text((_LEFT, 6), title, _INK)
     draw.text((_LEFT + _SIDE / 2, _TOP + _SIDE + 34), "stated confidence", _INK, anchor="ma")
-    draw.text((_LEFT, 28), "share that is right, and number of answers", _INK)
+    draw.text((_LEFT, 22), "share that is right, and number of answers", _INK)
     return picture
 
 

@@ -73,6 +73,7 @@ NOT_RUN = {
     "make clean": "it removes the installation",
     "python -m pytest": "it runs this",
     "wandb sync": "it needs the service",
+    "wandb login": "it needs the service",
 }
 # Measurements: minutes to hours, by hand, with their results in docs/benchmarks.md and docs/results.md.
 MEASURED_BY_HAND = re.compile(r"python -m benchmarks\.\w+")
