@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,15 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one node."""
-    with started_cluster(tmp_path_factory.mktemp("r"), nodes=1, cpus=4) as started:
+    with started_cluster(
+        tmp_path_factory.mktemp("r"), nodes=1, cpus=4, settings={"RAY_worker_niceness": "0"}
+    ) as started:
         yield started
 
 
-@pytest.fixture
-def browser(cluster: Cluster) -> Iterator[webdriver.Chrome]:
-    """A Chromium without a window, that has logged in to the cluster's dashboard."""
+@contextmanager
+def logged_in(cluster: Cluster) -> Iterator[webdriver.Chrome]:
+    """A Chromium without a window, on the dashboard. It takes half a core: open it when there is something to see."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,900"):
@@ -85,7 +88,7 @@ def take(browser: webdriver.Chrome, path: Path) -> None:
 
 
 def test_the_dashboard_shows_the_job_the_actors_and_the_groups_of_a_running_stage_3(
-    cluster: Cluster, browser: webdriver.Chrome, tiny_model: Path, tmp_path: Path
+    cluster: Cluster, tiny_model: Path, tmp_path: Path
 ) -> None:
     pictures = Path(os.environ.get("CALIBER_PICTURES", tmp_path / "pictures"))
     finished = os.environ.get("CALIBER_RUN")
@@ -100,16 +103,19 @@ def test_the_dashboard_shows_the_job_the_actors_and_the_groups_of_a_running_stag
     job = re.findall(r"\S+-stage3-\d+-\d+", told)[-1]
     until(lambda: log.exists() and log.read_text().count("\n") >= STEPS, f"{STEPS} steps", 1800)
 
-    jobs = shown(browser, cluster, "/jobs", job, "RUNNING")
-    take(browser, pictures / "jobs.png")
-    output = shown(browser, cluster, f"/jobs/{job}", job, "ECE pt")
-    take(browser, pictures / "job.png")
-    actors = shown(browser, cluster, "/actors", "rollout-0", "learner-0", "reward-0")
-    take(browser, pictures / "actors.png")
-    found = json.loads(cluster.run(*"ray.scripts.scripts list actors --format json".split()).stdout)
-    (learner,) = [actor["actor_id"] for actor in found if actor["name"] == "learner-0" and actor["state"] == "ALIVE"]
-    groups = shown(browser, cluster, f"/actors/{learner}", "learner-0", "step 1, ")
-    take(browser, pictures / "groups.png")
+    with logged_in(cluster) as browser:
+        jobs = shown(browser, cluster, "/jobs", job, "RUNNING")
+        take(browser, pictures / "jobs.png")
+        output = shown(browser, cluster, f"/jobs/{job}", job, "ECE pt")
+        take(browser, pictures / "job.png")
+        actors = shown(browser, cluster, "/actors", "rollout-0", "learner-0", "reward-0")
+        take(browser, pictures / "actors.png")
+        found = json.loads(cluster.run(*"ray.scripts.scripts list actors --format json".split()).stdout)
+        (learner,) = [
+            actor["actor_id"] for actor in found if actor["name"] == "learner-0" and actor["state"] == "ALIVE"
+        ]
+        groups = shown(browser, cluster, f"/actors/{learner}", "learner-0", "step 1, ")
+        take(browser, pictures / "groups.png")
     cluster.ray_job("stop", job)
 
     assert "caliber" in jobs or "cluster" in jobs  # the job's command
