@@ -12,6 +12,20 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("caliber", "make", "python", "pip", "ray", "wandb", "mkdocs")
 SHELL = ("", "sh", "bash", "console")
+# What stands in a page for something of the reader's.
+STANDS_FOR = {
+    "RECIPE": "my-recipe.yaml",
+    "RUN": "outputs/emoji",
+    "OUT": "new-set",
+    "MODEL": "outputs/emoji/stage2/model",
+    "DATA": "data.jsonl",
+    "PREDICTIONS": "outputs/emoji/stage3/evaluation/seen/predictions.jsonl",
+    "ROWS": "outputs/emoji/stage3/evaluation/seen/predictions.jsonl",
+    "…/predictions.jsonl": "outputs/emoji/stage3/evaluation/seen/predictions.jsonl",
+    "…": "outputs/emoji/stage2/evaluation/seen/predictions.jsonl",
+    "PRESET": "default",
+    "N": "3",
+}
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _SPAN = re.compile(r"`([^`]+)`")
@@ -28,6 +42,12 @@ class Command:
 
     def __str__(self) -> str:
         return f"{self.page}: {' '.join(self.words)}"
+
+    @property
+    def filled(self) -> list[str]:
+        """The words behind the program, with something for what stands for it; what may be left out is."""
+        words = [STANDS_FOR.get(word, word) for word in self.words[1:] if not word.startswith("[")]
+        return [re.sub(r"^(\w[\w.]*)=S$", r"\1=0", word) for word in words]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +102,6 @@ def _command(page: Path, line: str, *, alone: bool) -> Command | None:
     if not words or (name := words[0].removeprefix(".venv/bin/")) not in PROGRAMS or (not alone and len(words) == 1):
         return None
     return Command(page.name, (name, *words[1:]), alone)
+
+
+SHOWN = [command for page in PAGES for command in commands(page)]

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import runpy
 import shutil
-import subprocess
-import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray.scripts.scripts import cli as ray_command
 
 from cluster.cli import main, parsed
 from cluster.cli_parts import usable_recipe
@@ -25,23 +19,9 @@ from cluster.sweep import read_sweep
 from cluster.trials import planned
 from configs.load import load_recipe, write_resolved
 from rollout.rollout_file import RolloutWriter
-from tests.unit.documented import PAGES, ROOT, Command, blocks, commands
+from tests.unit.documented import ROOT, SHOWN, Command, blocks
 from tests.unit.test_rescore import BOLD, MEEK, group
 
-# What stands in a page for something of the reader's.
-STANDS_FOR = {
-    "RECIPE": "my-recipe.yaml",
-    "RUN": "outputs/emoji",
-    "OUT": "new-set",
-    "MODEL": "outputs/emoji/stage2/model",
-    "DATA": "data.jsonl",
-    "PREDICTIONS": "outputs/emoji/stage3/evaluation/seen/predictions.jsonl",
-    "ROWS": "outputs/emoji/stage3/evaluation/seen/predictions.jsonl",
-    "…/predictions.jsonl": "outputs/emoji/stage3/evaluation/seen/predictions.jsonl",
-    "…": "outputs/emoji/stage2/evaluation/seen/predictions.jsonl",
-    "PRESET": "default",
-    "N": "3",
-}
 RUN_HERE = {"check", "data", "score", "reward", "reweight", "rescore", "status"}
 SMALL_SET = ("sft_emoji=2", "stage2_emoji=1", "rl_emoji=1", "test_emoji=3", "stage1_pictures=1", "stage2_pictures=1")
 # The test that runs it whole: by the command and the option that makes it another, or the target.
@@ -80,7 +60,6 @@ MEASURED_BY_HAND = re.compile(r"python -m benchmarks\.\w+")
 
 WEIGHTS = {f"weight/{name}": 1.0 for name in ("correctness", "calibration", "format")}
 LINE = {"step": 1, "loss": 0.5, "reward": 0.5, "accuracy": 0.75, "ece": 0.1, "brier": 0.2, **WEIGHTS}
-SHOWN = [command for page in PAGES for command in commands(page)]
 
 
 def key(command: Command) -> str:
@@ -91,12 +70,6 @@ def key(command: Command) -> str:
     told = f"{name} {words[0]}"
     option = {"caliber pipeline": "--submit", "caliber check": "--cluster"}.get(told)
     return f"{told} {option}" if option in words else told
-
-
-def filled(command: Command) -> list[str]:
-    """The words behind `caliber`, with something for what stands for it."""
-    words = [STANDS_FOR.get(word, word) for word in command.words[1:] if not word.startswith("[")]
-    return [re.sub(r"^(\w[\w.]*)=S$", r"\1=0", word) for word in words]
 
 
 def of_caliber(*, whole: bool) -> list[Command]:
@@ -169,7 +142,7 @@ def test_every_command_is_run_here_or_names_the_test_that_runs_it(command: Comma
 def test_a_command_that_is_quickly_done_is_run_as_it_is_shown(
     command: Command, reader: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = filled(command)
+    words = command.filled
     if words[0] == "data":
         words = [*words[:2], "new-set", *(f"data.emoji.{size}" for size in SMALL_SET if words[1] == "emoji")]
 
@@ -182,7 +155,7 @@ def test_a_command_that_is_quickly_done_is_run_as_it_is_shown(
 
 @pytest.mark.parametrize("command", of_caliber(whole=True), ids=str)
 def test_a_command_that_takes_long_is_parsed_and_its_recipe_checked(command: Command, reader: Path) -> None:
-    options = parsed(filled(command))
+    options = parsed(command.filled)
 
     if options.command == "tune":
         sweep = read_sweep(options.overrides)
@@ -208,56 +181,3 @@ def test_the_tables_know_no_command_that_is_not_shown() -> None:
     shown = {key(command) for command in SHOWN}
 
     assert sorted({*RUN_WHOLE, *NOT_RUN} - shown) == []
-
-
-@pytest.mark.parametrize("targets", sorted({one.words[1:] for one in SHOWN if one.words[0] == "make"}), ids=" ".join)
-def test_make_knows_its_targets_and_what_they_run_of_ours_is_parsed(targets: tuple[str, ...]) -> None:
-    words = ["make", "-n", f"PYTHON={sys.executable}", *targets]  # Make else asks each Python of the machine
-    dry = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=540)
-
-    assert dry.returncode == 0, dry.stderr
-    for line in dry.stdout.splitlines():
-        if line.startswith(".venv/bin/caliber "):
-            usable_recipe(parsed(line.split()[1:]))
-
-
-@pytest.mark.parametrize("command", [one for one in SHOWN if one.words[0] == "ray"], ids=str)
-def test_ray_knows_its_commands_and_their_options(command: Command) -> None:
-    found, name, words = ray_command, "ray", list(command.words[1:])
-    while hasattr(found, "commands") and words:
-        name, found, words = found.resolve_command(found.make_context(name, [], resilient_parsing=True), words)
-    assert found is not None
-
-    if words:
-        found.make_context(name, words)  # click's error for an option that it has not
-
-
-@pytest.mark.parametrize("command", [one for one in SHOWN if one.words[0] == "pip"], ids=str)
-def test_an_extra_that_is_installed_is_one_of_the_project(command: Command) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-    (extras,) = re.findall(r"\.\[([\w,]+)\]", command.words[-1])
-
-    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
-
-
-class Parsed(Exception):
-    """Argparse has taken the words."""
-
-
-@pytest.mark.parametrize("command", [one for one in SHOWN if MEASURED_BY_HAND.fullmatch(key(one))], ids=str)
-def test_a_measurement_takes_the_options_that_it_is_shown_with(
-    command: Command, reader: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = filled(command)
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_and_leave(self: argparse.ArgumentParser, *given: object, **named: object) -> None:
-        parse(self, *given, **named)  # type: ignore[call-overload]
-        raise Parsed
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_leave)
-    monkeypatch.setattr(sys, "argv", words[1:])
-
-    with pytest.raises(Parsed):
-        runpy.run_module(words[1], run_name="__main__")
