@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 	>/dev/null 2>&1 && echo $(name))))
 BIN := .venv/bin
 
-.PHONY: install demo words test chaos lint format clean constraints
+.PHONY: install demo words test chaos lint format docs clean constraints
 
 install: $(BIN)/python
 	@$(BIN)/python -m cluster.setup.install
@@ -41,6 +41,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pages of docs/, as a site in site/.
+docs: install
+	$(BIN)/mkdocs build --strict
+
 # Exact versions of what .venv holds now; the file itself says what is left out.
 constraints: install
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' \
@@ -48,4 +52,4 @@ constraints: install
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

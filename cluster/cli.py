@@ -68,13 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("rollout.readers").setLevel(logging.INFO)  # the format that was detected
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    # argparse takes overrides only next to the recipe; `sft RECIPE --stage 2 KEY=VALUE` should work too.
-    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and "overrides" not in options):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.overrides += rest
+    options = parsed(arguments)
     try:
         code: int = options.does(options)
     except Stopped as stopped:
@@ -91,6 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"caliber {options.command}: {mistake}", file=sys.stderr)
         return 2
     return code
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command and its options; ends the process, as argparse does, for words that mean nothing."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes overrides only next to the recipe; `sft RECIPE --stage 2 KEY=VALUE` should work too.
+    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and "overrides" not in options):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
 
 
 def _mistakes(error: BaseException) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -17,11 +18,21 @@ from cluster.score import outcomes
 from configs.schema import Recipe, Response
 from rewards.baselines import baselines
 from rewards.metrics import Metrics
+from rewards.outcomes import Outcomes
 from rewards.tasks import by_task
 from rollout.answer_probability import answer_probability
 from rollout.engine import SamplingSettings
 from rollout.prompts import Prompt
 from rollout.trajectory import FinishReason, Sample
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """What came of one evaluation file."""
+
+    rows: Sequence[PredictionRow]
+    held: Outcomes  # of each row in turn: one for a label, `annotator_draws` for counts
+    metrics: Mapping[str, Metrics]  # by task
 
 
 async def evaluate(
@@ -32,10 +43,12 @@ async def evaluate(
     *,
     temperature: float | None = None,
     require_confidence: bool = True,
+    shown: Callable[[str, Evaluated], None] = lambda name, found: None,
 ) -> dict[str, dict[str, Metrics]]:
     """Metrics by evaluation file and task; `files` gives each file's prompts and the folder to write into.
 
-    `tokenizer` is that of the model the pool holds: `model_tokenizer` of its directory.
+    `shown` is given what they are of, file by file. `tokenizer` is that of the model the pool holds: `model_tokenizer`
+    of its directory.
     """
     settings = recipe.evaluation
     everything = [prompt for prompts, _ in files.values() for prompt in prompts]
@@ -64,6 +77,7 @@ async def evaluate(
         found[name] = by_task(held, settings.bins)
         write_metrics(folder / "metrics.json", found[name])
         write_baselines(folder, baselines(held, settings.bins))
+        shown(name, Evaluated(rows, held, found[name]))
     return found
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from cluster.digests import STAGES, evaluation_digest, training_digest
-from cluster.evaluation import evaluate, model_tokenizer
+from cluster.evaluation import Evaluated, evaluate, model_tokenizer
 from cluster.final_table import final_table
 from cluster.job_book import EVALUATING, SEEDING, TRAINING, JobBook, working_in
 from cluster.learner_loss import through_losses
@@ -21,6 +21,7 @@ from cluster.sampling import RolloutWorkers
 from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences
 from cluster.starting_model import starting_model
 from cluster.stopping import stopped_before_it_began, until_told_to_stop
+from cluster.wandb_evaluation import tell_wandb
 from configs.bundles import learner_ranks
 from configs.load import write_resolved
 from configs.schema import Recipe
@@ -147,10 +148,17 @@ async def _evaluate(recipe: Recipe, run: RunFolder, number: int, workers: Rollou
     stage = run.stage(number)
     files = {name: (read_file(recipe, file), stage.evaluation(name)) for name, file in recipe.data.evaluation.items()}
     pool, tokenizer = await workers.holding(str(stage.model)), model_tokenizer(str(stage.model))
-    if number == 1:
-        low = recipe.evaluation.stage1_temperature
-        found = await evaluate(recipe, pool, tokenizer, files, temperature=low, require_confidence=False)
-    else:
-        found = await evaluate(recipe, pool, tokenizer, files)
+    evaluated: dict[str, Evaluated] = {}
+    found = await evaluate(
+        recipe,
+        pool,
+        tokenizer,
+        files,
+        temperature=recipe.evaluation.stage1_temperature if number == 1 else None,
+        require_confidence=number != 1,
+        shown=evaluated.__setitem__,
+    )
+    steps = {1: recipe.stage1.steps, 2: recipe.stage2.steps, 3: recipe.rl.steps}[number]
+    tell_wandb(stage.path, f"stage{number}", steps, recipe, evaluated)
     table = metrics_table([(f"stage {number}, {name}", metrics["overall"]) for name, metrics in found.items()])
     print(table, flush=True)

@@ -63,6 +63,8 @@ class RunLog:
         self._lines = 0
         self._stage = stage
         self._wandb = wandb_run(folder, stage, recipe)
+        if self._wandb is not None:
+            self._wandb.save_source(recipe)
         self._gauges = Gauges(recipe.name, stage) if ray.is_initialized() else None
 
     def log(self, metrics: Metrics, step: int) -> None:

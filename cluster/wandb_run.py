@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from cluster.wandb_service import keep_service, leave_service
+from cluster.wandb_service import keep_service, leave_service, release_service
+from cluster.wandb_source import source_of
 from configs.schema import Recipe, WandbMode
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_FINISH = 120.0  # to send what it has when the stage ends; `wandb sync` sends the rest
+EVALUATED_STEP = "evaluation/step"  # the axis of all else under `evaluation/`; all other metrics' is the stage's step
+# What a run is summed up by beside its last line. Others have that alone.
+_SUMMARIES = {
+    "min,last": ("loss", "evaluation_loss", "brier", "ece", "reliability", "malformed"),
+    "max,last": ("reward", "accuracy", "resolution"),
+}
 
 
 class WandbRun:
@@ -30,9 +37,19 @@ class WandbRun:
         """Take the numbers of a step."""
         self._ask(lambda run: run.log(dict(metrics), step=step))
 
+    def save_source(self, recipe: Recipe) -> None:
+        """Keep the code that runs, and the complete recipe, with the run; the same twice is kept once."""
+        self._ask(lambda run: run.log_artifact(source_of(recipe)))
+
+    def log_evaluation(self, found: Mapping[str, object], step: int) -> None:
+        """Take numbers, tables and pictures of the model after `step`, as a line behind all there are."""
+        line = {EVALUATED_STEP: step, **found}
+        self._ask(lambda run: run.log(line, step=max(run.step, step + 1)))
+
     def finish(self, exit_code: int) -> None:
         """End the run, within `SECONDS_TO_FINISH`."""
         self._ask(lambda run: run.finish(exit_code=exit_code))
+        release_service()
 
     def _ask(self, ask: Callable[[wandb.Run], object]) -> None:
         if self._run is None:
@@ -47,7 +64,7 @@ class WandbRun:
 def wandb_run(folder: Path, stage: str, recipe: Recipe) -> WandbRun | None:
     """The run that lines go to; None where the recipe wants none. A refused key raises wandb's own error.
 
-    Where the service cannot be reached they go to files in `folder`.
+    Where there is no key, or the service cannot be reached, they go to files in `folder`.
     """
     if recipe.wandb.mode is WandbMode.DISABLED:
         return None
@@ -71,14 +88,34 @@ def wandb_run(folder: Path, stage: str, recipe: Recipe) -> WandbRun | None:
             config=recipe.model_dump(mode="json"),
             settings=wandb.Settings(finish_timeout=SECONDS_TO_FINISH),
         )
+        run.define_metric(EVALUATED_STEP, summary="last")
+        run.define_metric("evaluation/*", step_metric=EVALUATED_STEP)
+        for summary, names in _SUMMARIES.items():
+            for name in names:
+                run.define_metric(name, summary=summary)
         return WandbRun(run, stage)
 
+    where = folder / "wandb"
+    if recipe.wandb.mode is WandbMode.ONLINE and not _has_key():
+        logger.error("WEIGHTS & BIASES HAS NO KEY (WANDB_API_KEY); lines go to %s, `wandb sync` sends them", where)
+        return begun(WandbMode.OFFLINE)
     try:
         return begun(recipe.wandb.mode)
     except AuthenticationError:
         raise
     except CommError as error:
-        where = folder / "wandb"
         logger.error("WEIGHTS & BIASES CANNOT BE REACHED; lines go to %s, `wandb sync` sends them: %s", where, error)
         leave_service()
         return begun(WandbMode.OFFLINE)
+
+
+def _has_key() -> bool:
+    """Whether there is a key for the service, of the environment or of `wandb login`.
+
+    Asked for here because `wandb.init` without one waits for somebody to type it, where there is a terminal.
+    """
+    import wandb
+    from wandb.sdk.lib.wbauth import authenticate_session
+
+    host = wandb.setup().settings.base_url
+    return authenticate_session(host=host, source="caliber", prompt=False) is not None

@@ -34,3 +34,9 @@ def leave_service() -> None:
 
     wandb.teardown()
     os.environ.pop(_VARIABLE, None)
+
+
+def release_service() -> None:
+    """Let the service that `keep_service` had started go: until the job's next run begins it may have ended itself."""
+    if submission_id() is not None and _VARIABLE in os.environ:
+        leave_service()

@@ -50,6 +50,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def resolved(recipe: Recipe) -> str:
+    """The complete recipe as YAML, defaults included."""
+    text = yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
+    return f"# The complete recipe, defaults included.\n{text}"
+
+
 def write_resolved(recipe: Recipe, path: str | Path) -> None:
     """Write the complete recipe, defaults included; `load_recipe` reads an equal one back.
 
@@ -58,10 +64,9 @@ def write_resolved(recipe: Recipe, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    text = yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(f"# The complete recipe, defaults included.\n{text}")
+            file.write(resolved(recipe))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -40,3 +40,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny_model")
     build_scratch_model(TINY, TEXTS, TAGS, folder, seed=0)
     return folder
+
+
+@pytest.fixture
+def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever wandb writes beside the run is written into the test's folder; the user's own settings do not count."""
+    for name in ("MODE", "DISABLED", "PROJECT", "NAME", "RUN_ID", "RESUME", "DIR"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "elsewhere"))

@@ -14,6 +14,8 @@ import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cluster.checkpoints import CheckpointFolder
+from cluster.cli import main
+from cluster.metrics_files import read_metrics
 from cluster.pipeline import run_pipeline
 from cluster.run_folder import RunFolder
 from cluster.sampling import RolloutWorkers
@@ -205,6 +207,30 @@ def test_a_second_run_does_nothing_again_and_ends_in_the_same_table(finished: tu
 
     assert again == table
     assert marks == {path: path.stat().st_mtime_ns for path in RunFolder.of(recipe).path.rglob("*.safetensors")}
+
+
+def test_a_model_is_evaluated_by_the_command_line(finished: tuple[Recipe, str], tmp_path: Path) -> None:
+    recipe, _ = finished
+    model, data = RunFolder.of(recipe).stage(2).model, Path(recipe.data.root) / "seen.jsonl"
+    settings = [f"output={recipe.output}", f"data.root={recipe.data.root}", "engine.workers=1"]
+
+    code = main(["eval", str(model), str(data), str(TINY), *settings, "--out", str(tmp_path)])
+
+    rows = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert code == 0
+    assert len(rows) == recipe.evaluation.samples_per_prompt * len(data.read_text(encoding="utf-8").splitlines())
+    assert read_metrics(tmp_path / "metrics.json")["overall"].n == recipe.evaluation.annotator_draws * len(rows)
+
+
+@pytest.mark.parametrize(
+    "words", ["status {0}", "rescore {0} calibration=0.5", "score {0}/stage3/{1} --elements element"]
+)
+def test_what_is_left_of_a_run_can_be_looked_at_by_the_command_line(finished: tuple[Recipe, str], words: str) -> None:
+    recipe, _ = finished
+
+    code = main(words.format(recipe.output, "evaluation/seen/predictions.jsonl").split())
+
+    assert code == 0
 
 
 def test_supervised_training_goes_on_from_its_checkpoint_to_the_same_weights(

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from cluster.stopped import Stopped
 from configs.load import load_recipe
 from configs.schema import Recipe, WandbMode
 from tests.unit.full_disk import files_of_at_most
+from tests.unit.wandb_file import defined, exit_codes, leveldb_records, wandb_records
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 COLUMNS = (
@@ -190,56 +188,6 @@ def test_after_the_end_nothing_more_is_logged(tmp_path: Path) -> None:
 
 
 # Weights & Biases, for real and offline
-
-BLOCK = 32768  # bytes; .wandb files are logs of LevelDB's format, with a header of their own
-FILE_HEADER, CHUNK_HEADER = 7, struct.Struct("<IHB")  # of a chunk: checksum, length, and which part of a record it is
-WHOLE, LAST = 1, 4
-
-
-def wandb_records(folder: Path) -> list[Record]:
-    """All records of the one offline run in a folder, the last of which is its exit."""
-    wandb.teardown()
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    until = time.monotonic() + 60  # in Ray jobs wandb's service is a process that nobody waits for
-    while not exit_codes(records := list(map(Record.FromString, leveldb_records(file.read_bytes())))):
-        assert time.monotonic() < until, records
-        time.sleep(0.1)
-    return records
-
-
-def leveldb_records(data: bytes) -> Iterator[bytes]:
-    at, begun = FILE_HEADER, b""
-    while at + CHUNK_HEADER.size <= len(data):
-        if BLOCK - at % BLOCK < CHUNK_HEADER.size:  # what is left of a block is padding
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, part = CHUNK_HEADER.unpack_from(data, at)
-        at += CHUNK_HEADER.size + length
-        if at > len(data):
-            return  # it is being written
-        begun += data[at - length : at]
-        if part in (WHOLE, LAST):
-            yield begun
-            begun = b""
-
-
-def defined(record: Record) -> Metrics:
-    """The metrics of a line of history, without what wandb adds to them."""
-    found = {"".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-    return {name: value for name, value in found.items() if not name.startswith("_")}
-
-
-def exit_codes(records: Sequence[Record]) -> list[int]:
-    return [record.exit.exit_code for record in records if record.HasField("exit")]
-
-
-@pytest.fixture
-def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever wandb writes beside the run is written into the test's folder; the user's own settings do not count."""
-    for name in ("MODE", "DISABLED", "PROJECT", "NAME", "RUN_ID", "RESUME", "DIR"):
-        monkeypatch.delenv(f"WANDB_{name}", raising=False)
-    for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR"):
-        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "elsewhere"))
 
 
 def test_a_run_without_wandb_does_not_import_it_and_writes_one_file(
