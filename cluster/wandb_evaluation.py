@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.evaluation import Evaluated
-from cluster.reliability_picture import Bin, reliability_bins, reliability_picture
+from cluster.reliability_bitmap import Bin, reliability_bins, reliability_bitmap
 from cluster.telling_rollouts import Answered, answered, telling
 from cluster.wandb_run import wandb_run
 from configs.schema import Evaluation, Recipe
@@ -44,7 +44,7 @@ def wandb_line(name: str, found: Evaluated, settings: Evaluation) -> dict[str, o
     if not len(stated):
         return line
     bins = reliability_bins(stated.confidence, stated.correct, settings.bins)
-    picture = reliability_picture(f"{name}: ECE {100 * (overall.ece or 0):.1f} points, {len(stated)} outcomes", bins)
+    picture = reliability_bitmap(f"{name}: ECE {100 * (overall.ece or 0):.1f} points, {len(stated)} outcomes", bins)
     # New tables each time: one that was logged is not to be added to.
     responses = answered(found.rows, found.held, settings.annotator_draws)
     rollouts = [[kind, *dataclasses.astuple(one)] for kind, one in telling(responses)]

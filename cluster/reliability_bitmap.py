@@ -38,7 +38,7 @@ def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]
     return found
 
 
-def reliability_picture(title: str, found: Sequence[Bin]) -> Image.Image:
+def reliability_bitmap(title: str, found: Sequence[Bin]) -> Image.Image:
     """A point for each bin, with its number of answers; calibrated ones lie on the diagonal."""
     picture = Image.new("RGB", (_LEFT + _SIDE + 30, _TOP + _SIDE + _BELOW), "white")
     draw = ImageDraw.Draw(picture)
