@@ -19,7 +19,7 @@ from rewards.reliability import reliability
 from rewards.tasks import OVERALL
 
 _ROLLOUT_COLUMNS = ["kind", *(field.name for field in dataclasses.fields(Answered))]
-_BIN_COLUMNS = ["low", "high", "n", "right", "confidence"]
+_BIN_COLUMNS = ["low", "high", "n", "confidence", "accuracy"]
 
 
 def tell_wandb(folder: Path, stage: str, step: int, recipe: Recipe, evaluated: Mapping[str, Evaluated]) -> None:

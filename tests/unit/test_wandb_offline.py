@@ -190,7 +190,7 @@ def test_the_reliability_diagram_is_a_table_whose_bins_add_up_to_the_ece(tmp_pat
     line, _, files = evaluation(tmp_path, evaluated(rows))
 
     bins = table(line, "evaluation/seen/reliability_bins", files)
-    gaps = [int(str(b["n"])) * abs(float(str(b["confidence"])) - float(str(b["right"]))) for b in bins]
+    gaps = [int(str(b["n"])) * abs(float(str(b["confidence"])) - float(str(b["accuracy"]))) for b in bins]
     assert sum(int(str(b["n"])) for b in bins) == 60
     assert all(float(str(b["low"])) <= float(str(b["confidence"])) <= float(str(b["high"])) for b in bins)
     assert math.fsum(gaps) / 60 == pytest.approx(line["evaluation/seen/ece"])
