@@ -11,10 +11,7 @@ import pytest
 from PIL import Image
 
 from configs.choices import Column
-from tests.unit.data_formats import (
-    read,
-    with_pictures,
-)
+from tests.unit.data_formats import read, with_pictures
 
 
 @pytest.fixture

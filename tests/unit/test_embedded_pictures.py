@@ -12,13 +12,7 @@ from PIL import Image
 from rollout.picture_store import FOLDER
 from rollout.readers import DataError, read_prompts
 from tests.unit import data_formats as formats
-from tests.unit.data_formats import (
-    as_lines,
-    as_parquet,
-    problems,
-    read,
-    with_pictures,
-)
+from tests.unit.data_formats import as_lines, as_parquet, problems, read, with_pictures
 
 
 @pytest.fixture

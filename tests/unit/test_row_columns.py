@@ -10,12 +10,7 @@ from configs.choices import Column
 from configs.schema import Data
 from rollout.prompts import Message
 from tests.unit import data_formats as formats
-from tests.unit.data_formats import (
-    as_lines,
-    problems,
-    read,
-    with_pictures,
-)
+from tests.unit.data_formats import as_lines, problems, read, with_pictures
 
 
 @pytest.fixture

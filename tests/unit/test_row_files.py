@@ -15,13 +15,7 @@ from rollout.readers import DataError
 from rollout.row_files import open_rows
 from rollout.rows import UnreadableFile
 from tests.unit import data_formats as formats
-from tests.unit.data_formats import (
-    as_parquet,
-    as_saved,
-    problems,
-    read,
-    with_pictures,
-)
+from tests.unit.data_formats import as_parquet, as_saved, problems, read, with_pictures
 
 
 @pytest.fixture
