@@ -88,6 +88,8 @@ ARGUMENTS = {
     "reward": "mix rows KEY=VALUE --out --trace",
     "reweight": "run WEIGHT=NUMBER --trace",
     "rescore": "run SETTING=VALUE --trace",
+    "report": "run --out --rollouts --live --port --trace",
+    "view": "run --filter --from --search --limit --trace",
     "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
     "tune": f"{RECIPE_WORDS} --samples --seed --at-once --run-all",
     "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
