@@ -31,7 +31,7 @@ CHANGED_AT = 6  # the step from which on calibration weighs half
 
 
 def made_run(folder: Path, *, groups: int = 40, samples: int = 4, prompts: int = 10, seed: int = 0) -> Path:
-    """Write one: two steps a lag, ten in all. Responses 0 to 3 of group 0 are one for each filter."""
+    """Write one of ten steps. Responses 0 to 3 of group 0 are one for each filter."""
     data, run = folder / "data", RunFolder(folder / "run")
     recipe = load_recipe(
         DEMO,
@@ -86,7 +86,7 @@ def _write_data(data: Path, prompts: int) -> None:
 
 
 def _group(number: int, samples: int, prompts: int, data: Path, rng: np.random.Generator) -> Group:
-    """Versions 0 to 9 by number: half of the groups were sampled under two of them."""
+    """Versions 0 to 9 by number: a third of the groups were sampled under two of them."""
     version, name = number % 10, f"p{number % prompts}"
     if number == 0:
         said = [("fear", 0.95, EVIL), ("joy", 0.1, "so it seems"), ("joy", None, "cut"), ("fear", 0.0, "on purpose")]
@@ -102,7 +102,7 @@ def _group(number: int, samples: int, prompts: int, data: Path, rng: np.random.G
         target="joy",
         admitted=float(number),
         worker="rollout-0",
-        trajectories=tuple(_trajectory(*one, version, mixed=number % 2 == 1) for one in said),
+        trajectories=tuple(_trajectory(*one, version, mixed=number % 3 == 1) for one in said),
     )
 
 

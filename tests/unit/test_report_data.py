@@ -69,6 +69,14 @@ def test_beside_a_suspect_stands_what_its_groups_most_frequent_answer_earned(run
     assert suspect.majority_total == pytest.approx(sum(joys) / 3)
 
 
+def test_confident_begins_at_0_8_and_doubtful_ends_at_0_2(run: RunData) -> None:
+    wrong, right = ([replace(run.rollouts[i], confidence=c) for c in (0.2, 0.21, 0.79, 0.8)] for i in (0, 1))
+
+    assert [Filter.CONFIDENT_WRONG.keeps(row) for row in wrong] == [False, False, False, True]
+    assert [Filter.DOUBTFUL_RIGHT.keeps(row) for row in right] == [True, False, False, False]
+    assert not any(Filter.CONFIDENT_WRONG.keeps(row) for row in right)
+
+
 def test_a_lone_answer_that_is_sure_of_itself_is_no_suspect(run: RunData) -> None:
     sure = [replace(row, suspect=False, confidence=0.9) for row in run.rollouts[:6]]
 
