@@ -105,7 +105,7 @@ class Room:
         self.remove()
 
     def _lack(self) -> str:
-        return f"room for {self._asked}: the cluster has {free_here()} free, and {in_words(nodes_here())}"
+        return f"room for {self._asked}: the cluster has {free_here()} free in all, on {in_words(nodes_here())}"
 
 
 _in_use: set[int] = set()  # bundles of the group that this process is in

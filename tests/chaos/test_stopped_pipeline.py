@@ -1,4 +1,6 @@
-"""All three stages as jobs of a cluster of three nodes: stopped and submitted again on the way, and without a break."""
+"""All three stages as jobs of a cluster of three nodes: each by Ray's own command, stopped and submitted again on the
+way, and all by `caliber pipeline --submit`, without a break.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800), needs_prometheus]
 
 @dataclass(frozen=True)
 class Run:
-    """A run by its name, whose stages are submitted one by one."""
+    """A run by its name."""
 
     name: str
     folder: Path
@@ -39,10 +41,20 @@ class Run:
         time_to_stop = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}})
         self.cluster.ray_job(
             *("submit", *options, "--working-dir=.", f"--runtime-env-json={time_to_stop}"),
-            *("--", "python", "-m", "cluster", *what, f"name={self.name}", f"output={self.folder / self.name}"),
-            *(f"data.root={self.folder}/data", f"rl.steps={STEPS[3]}", f"stage1.steps={STEPS[1]}"),
-            *("stage1.checkpoint_every_steps=1000", "stage1.log_every_steps=1", "rl.checkpoint_every_steps=1000"),
+            *("--", "python", "-m", "cluster", *what, *self.settings),
         )
+
+    def submit_all(self) -> str:
+        """All stages that are not finished with our own command; what it says."""
+        return self.cluster.run("cluster", "pipeline", TINY, "--submit", *self.settings).stdout
+
+    @property
+    def settings(self) -> list[str]:
+        return [
+            *(f"name={self.name}", f"output={self.folder / self.name}", f"data.root={self.folder}/data"),
+            *(f"rl.steps={STEPS[3]}", f"stage1.steps={STEPS[1]}", "stage1.log_every_steps=1"),
+            *("stage1.checkpoint_every_steps=1000", "rl.checkpoint_every_steps=1000"),
+        ]
 
     def submit_and_stop(self, number: int, after: int) -> None:
         """A stage that is told to stop when it has taken some steps."""
@@ -81,8 +93,8 @@ def test_a_run_that_was_stopped_twice_ends_with_the_ledger_of_one_that_was_not(
             stopped.submit(number)
         stopped.submit_and_stop(3, after=3)
         stopped.submit(3)
-        for number in STEPS:
-            whole.submit(number)
+        whole.submit_all()
+        again = whole.submit_all()
 
         expected = {
             "admitted": STEPS[3] * PROMPTS_PER_STEP,
@@ -90,6 +102,7 @@ def test_a_run_that_was_stopped_twice_ends_with_the_ledger_of_one_that_was_not(
             "outstanding": [],
             "dropped": [],
         }
+        assert again.splitlines() == [f"stage {number} is finished" for number in STEPS]
         for run in (stopped, whole):
             assert run.ledger() == expected
             assert run.steps(1) == list(range(1, STEPS[1] + 1))

@@ -95,8 +95,8 @@ def test_a_wait_is_told_of_ever_more_seldom_with_what_the_cluster_has(
 
     virtual_time.run(job())
 
-    line = "waiting for room for 4 learner ranks, 2 CPUs and 1 GPU each: the cluster has 16 CPUs and 3 GPUs free, and "
-    assert lines(caplog) == [f"{line}2 nodes: 2 of 8 CPUs and 2 GPUs"] * 3
+    line = "waiting for room for 4 learner ranks, 2 CPUs and 1 GPU each: the cluster has 16 CPUs and 3 GPUs free "
+    assert lines(caplog) == [f"{line}in all, on 2 nodes: 2 of 8 CPUs and 2 GPUs"] * 3
 
 
 def test_a_wait_without_a_limit_is_told_of_once(groups: FakeGroups, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,9 +119,9 @@ def test_a_wait_ends_with_who_asked_what_there_is_and_what_to_change(groups: Fak
         virtual_time.run(job())
 
     assert str(caught.value) == (
-        "no room for 4 learner ranks, 2 CPUs and 1 GPU each: the cluster has 16 CPUs and 3 GPUs free, and 2 nodes: "
-        "2 of 8 CPUs and 2 GPUs. Add nodes, wait for other jobs to end, lower learner.ranks or gpus_per_rank, or raise "
-        "rl.seconds_per_wait"
+        "no room for 4 learner ranks, 2 CPUs and 1 GPU each: the cluster has 16 CPUs and 3 GPUs free in all, on "
+        "2 nodes: 2 of 8 CPUs and 2 GPUs. Add nodes, wait for other jobs to end, lower learner.ranks or gpus_per_rank, "
+        "or raise rl.seconds_per_wait"
     )
 
 
