@@ -17,6 +17,8 @@ STANDS_FOR = {
     "RECIPE": "my-recipe.yaml",
     "RUN": "outputs/emoji",
     "OUT": "new-set",
+    "DIR": "new-folder",
+    "DEST": "new-model",
     "MODEL": "outputs/emoji/stage2/model",
     "DATA": "data.jsonl",
     "PREDICTIONS": "outputs/emoji/stage3/evaluation/seen/predictions.jsonl",
@@ -99,6 +101,7 @@ def _command(page: Path, line: str, *, alone: bool) -> Command | None:
         return None
     while words and _ASSIGNMENT.fullmatch(words[0]):
         words = words[1:]
+    words = words[: words.index("|")] if "|" in words else words  # what comes behind a pipe is not ours
     if not words or (name := words[0].removeprefix(".venv/bin/")) not in PROGRAMS or (not alone and len(words) == 1):
         return None
     return Command(page.name, (name, *words[1:]), alone)

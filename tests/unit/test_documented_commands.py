@@ -12,17 +12,20 @@ import pytest
 
 from cluster.cli import main, parsed
 from cluster.cli_parts import usable_recipe
+from cluster.metrics_files import write_metrics
 from cluster.predictions import PredictionRow, write_predictions
 from cluster.quiet import ENVIRONMENT
 from cluster.run_folder import RunFolder
+from cluster.score import outcomes
 from cluster.sweep import read_sweep
 from cluster.trials import planned
 from configs.load import load_recipe, write_resolved
+from rewards.tasks import by_task
 from rollout.rollout_file import RolloutWriter
 from tests.unit.documented import ROOT, SHOWN, Command, blocks
 from tests.unit.test_rescore import BOLD, MEEK, group
 
-RUN_HERE = {"check", "data", "score", "reward", "reweight", "rescore", "status"}
+RUN_HERE = {"init", "check", "data", "score", "reward", "reweight", "rescore", "report", "view", "status"}
 SMALL_SET = ("sft_emoji=2", "stage2_emoji=1", "rl_emoji=1", "test_emoji=3", "stage1_pictures=1", "stage2_pictures=1")
 # The test that runs it whole: by the command and the option that makes it another, or the target.
 RUN_WHOLE = {
@@ -33,6 +36,9 @@ RUN_WHOLE = {
     "caliber submit": "integration/test_ray_jobs.py::test_a_job_that_is_stopped_ends_with_a_checkpoint",
     "caliber tune": "integration/test_tune.py::test_a_tuning_that_is_stopped_goes_on",
     "caliber eval": "integration/test_jobs.py::test_a_model_is_evaluated_by_the_command_line",
+    "caliber predict": "integration/test_predict.py::test_rows_are_answered_by_a_real_engine",
+    "caliber export": "integration/test_export.py::test_an_export_says_in_both_libraries",
+    "caliber report --live": "integration/test_report_commands.py::test_a_live_report_answers_until_ctrl_c",
     "caliber doctor": "unit/test_doctor.py::test_the_command_prints_the_report",
     "caliber check --cluster": "integration/test_ray_jobs.py::test_whether_the_cluster_has_room_for_a_recipe",
     "make demo": "integration/test_jobs.py::test_a_second_run_does_nothing_again",
@@ -44,6 +50,7 @@ RUN_WHOLE = {
     "ray start": "integration/test_ray_jobs.py::test_a_job_that_is_stopped_ends_with_a_checkpoint",
     "ray list": "integration/test_dashboard_pictures.py::test_the_dashboard_shows",
     "ray get-auth-token": "integration/test_slurm.py::test_a_job_that_slurm_wants_to_end",
+    "python -m tests.integration.report_pictures": "integration/test_report_browser.py::test_the_readmes_pictures",
     "python -m configs.reference": "unit/test_site.py::test_the_reference_of_recipes",
 }
 # Not run by a test, and why; what can be said of them without it is tested below.
@@ -57,6 +64,7 @@ NOT_RUN = {
 }
 # Measurements: minutes to hours, by hand, with their results in docs/benchmarks.md and docs/results.md.
 MEASURED_BY_HAND = re.compile(r"python -m benchmarks\.\w+")
+TAKE_NO_RECIPE = {"predict", "export", "report"}  # those of the table above: it is the run's own
 
 WEIGHTS = {f"weight/{name}": 1.0 for name in ("correctness", "calibration", "format")}
 LINE = {"step": 1, "loss": 0.5, "reward": 0.5, "accuracy": 0.75, "ece": 0.1, "brier": 0.2, **WEIGHTS}
@@ -68,7 +76,7 @@ def key(command: Command) -> str:
     if name == "python":
         return f"python -m {words[1]}"
     told = f"{name} {words[0]}"
-    option = {"caliber pipeline": "--submit", "caliber check": "--cluster"}.get(told)
+    option = {"caliber pipeline": "--submit", "caliber check": "--cluster", "caliber report": "--live"}.get(told)
     return f"{told} {option}" if option in words else told
 
 
@@ -89,17 +97,21 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it: their recipe, which is the quickstart's, and the run of the demo, finished."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "configs").symlink_to(ROOT / "configs")
-    (recipe,) = [block.text for block in blocks(ROOT / "docs" / "index.md") if block.language == "yaml"]
-    (folder / "my-recipe.yaml").write_text(recipe, encoding="utf-8")
+    (mine,) = [block.text for block in blocks(ROOT / "docs" / "index.md") if block.language == "yaml"]
+    (folder / "my-recipe.yaml").write_text(mine, encoding="utf-8")
     run = RunFolder(folder / "outputs" / "emoji")
-    write_resolved(load_recipe(ROOT / "configs" / "emoji" / "demo.yaml", []), run.recipe)
+    recipe = load_recipe(ROOT / "configs" / "emoji" / "demo.yaml", [])
+    write_resolved(recipe, run.recipe)
     with RolloutWriter(run.stage(3).rollouts / "reward-0.rollouts") as file:
         for number in range(8):
             file.append(group(number, BOLD, MEEK))
     for number in (1, 2, 3):
         rows = [said(f"p{n}", "a" if n % 3 else "b", 0.1 + 0.02 * n + number / 10) for n in range(24)]
-        write_predictions(run.stage(number).evaluation("seen") / "predictions.jsonl", rows)
+        evaluation = run.stage(number).evaluation("seen")
+        write_predictions(evaluation / "predictions.jsonl", rows)
+        write_metrics(evaluation / "metrics.json", by_task(outcomes(rows, recipe.response, 1, 0)))
         (run.stage(number).path / "log.jsonl").write_text(json.dumps(LINE) + "\n")
+    shutil.copytree(run.path, folder / "outputs" / "other")
     return folder
 
 
@@ -161,7 +173,7 @@ def test_a_command_that_takes_long_is_parsed_and_its_recipe_checked(command: Com
         sweep = read_sweep(options.overrides)
         trials = planned(options.recipe, sweep, options.samples, options.seed, stopping=True)
         assert len(trials) > 1
-    else:
+    elif options.command not in TAKE_NO_RECIPE:
         assert usable_recipe(options).name in {"mine", "emoji"}
 
 
