@@ -60,6 +60,7 @@ _MISTAKES = (
     PermissionError,
 )
 _SHIPPED = Path(configs.__file__).parent
+_LOOK_BACK = {"report", "view"}  # at data that a job has read
 _SETS = {"emoji": _SHIPPED / "emoji" / "demo.yaml", "words": _SHIPPED / "words" / "words.yaml"}
 
 
@@ -67,8 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Mistakes in the input are told in a line or a few, not as a trace."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("rollout.readers").setLevel(logging.INFO)  # the format that was detected
     options = parsed(arguments)
+    if options.command not in _LOOK_BACK:
+        logging.getLogger("rollout.readers").setLevel(logging.INFO)  # the format that was detected
     try:
         code: int = options.does(options)
     except Stopped as stopped:

@@ -36,9 +36,17 @@ def test_a_report_is_written_and_its_place_and_size_are_told(run: Path, tmp_path
     assert (tmp_path / "r.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def takes_ctrl_c() -> None:
+    """What a shell starts in the background is born deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_live_report_answers_until_ctrl_c(run: Path) -> None:
     with subprocess.Popen(
-        [*CALIBER, "report", "--live", "--port", "0", str(run)], stdout=subprocess.PIPE, text=True
+        [*CALIBER, "report", "--live", "--port", "0", str(run)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=takes_ctrl_c,
     ) as process:
         try:
             assert process.stdout is not None

@@ -82,7 +82,7 @@ def _write_data(folder: Path) -> None:
     folder.mkdir()
     rows = []
     for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (70, 120, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (100, 150, 3), dtype=np.uint8)  # more than is allowed
         Image.fromarray(pixels).save(folder / f"{number}.png")
         content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
         rows.append({"id": f"p{number}", "content": content, "images": [f"{number}.png"]})
