@@ -174,7 +174,7 @@ def test_a_command_that_takes_long_is_parsed_and_its_recipe_checked(command: Com
         trials = planned(options.recipe, sweep, options.samples, options.seed, stopping=True)
         assert len(trials) > 1
     elif options.command not in TAKE_NO_RECIPE:
-        assert usable_recipe(options).name in {"mine", "emoji"}
+        assert usable_recipe(options).name in {"mine", "emoji", "words"}
 
 
 @pytest.mark.parametrize("name", mentioned())
