@@ -21,7 +21,7 @@ def finished_model(path: Path, recipe: Path | None = None, overrides: Sequence[s
     """
     path = path.absolute()
     if (path / _MODEL).exists():
-        model, places = path, [path, path.parents[1]]
+        model, places = path, [path, *path.parents[1:2]]
     else:
         run = RunFolder(path)
         model, places = run.stage(3).model, [path]

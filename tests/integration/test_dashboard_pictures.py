@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
 
 from cluster.run_folder import RunFolder
+from tests.integration.chromium import needs_chromium, started_chromium
 from tests.integration.ray_nodes import Cluster, started_cluster, until
 
 TINY, DEMO = "tests/integration/tiny.yaml", "configs/emoji/demo.yaml"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 STEPS = 12  # before the pictures are taken
 COLOURS = 64  # of a picture: enough for a page of text, and a third of the bytes
 # The page is given a token once, and keeps it in a cookie.
@@ -40,11 +40,7 @@ line.scrollIntoView({block: "start"});
 line.closest(".hljs-light").scrollIntoView({block: "center"});
 """
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(2400),
-    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver"),
-]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400), needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +53,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @contextmanager
-def logged_in(cluster: Cluster) -> Iterator[webdriver.Chrome]:
-    """A Chromium without a window, on the dashboard. It takes half a core: open it when there is something to see."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1600,1000"):
-        options.add_argument(flag)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)) as chrome:
-        chrome.set_page_load_timeout(300)
-        chrome.set_script_timeout(300)
+def logged_in(cluster: Cluster, profile: Path) -> Iterator[WebDriver]:
+    """A browser on the dashboard. It takes half a core: open it when there is something to see."""
+    with started_chromium(profile, 1600, 857) as chrome:
         chrome.get(cluster.environment["RAY_API_SERVER_ADDRESS"])
         status = chrome.execute_async_script(LOG_IN, cluster.environment["RAY_AUTH_TOKEN"])
         assert status == 200
         yield chrome
 
 
-def shown(browser: webdriver.Chrome, cluster: Cluster, page: str, *texts: str) -> str:
+def shown(browser: WebDriver, cluster: Cluster, page: str, *texts: str) -> str:
     """Open a page of the dashboard and wait until these texts stand on it; what it says."""
 
     def text() -> str:
@@ -84,7 +74,7 @@ def shown(browser: webdriver.Chrome, cluster: Cluster, page: str, *texts: str) -
     return text()
 
 
-def take(browser: webdriver.Chrome, path: Path, first: str | None = None) -> None:
+def take(browser: WebDriver, path: Path, first: str | None = None) -> None:
     """The picture of the window, small; of a page with a log from its first line with this text on."""
     if first is not None:
         browser.execute_script(FROM_LINE, first)
@@ -94,7 +84,7 @@ def take(browser: webdriver.Chrome, path: Path, first: str | None = None) -> Non
         picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 
-def take_all(browser: webdriver.Chrome, cluster: Cluster, job: str, pictures: Path) -> tuple[str, str, str]:
+def take_all(browser: WebDriver, cluster: Cluster, job: str, pictures: Path) -> tuple[str, str, str]:
     """The pictures of a job that runs; what the pages of its output, its actors and its groups say."""
     output = shown(browser, cluster, f"/jobs/{job}", "RUNNING", "ECE pt")
     take(browser, pictures / "job.png", first="ECE pt")
@@ -124,7 +114,7 @@ def test_the_dashboard_shows_the_job_the_actors_and_the_groups_of_a_running_stag
     job = re.findall(r"\S+-stage3-\d+-\d+", told)[-1]
     until(lambda: log.exists() and log.read_text().count("\n") >= STEPS, f"{STEPS} steps", 1800)
 
-    with logged_in(cluster) as browser:
+    with logged_in(cluster, tmp_path / "profile") as browser:
         output, actors, groups = take_all(browser, cluster, job, pictures)
     cluster.ray_job("stop", job)
 

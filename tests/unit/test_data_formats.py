@@ -119,26 +119,36 @@ def test_votes_may_be_a_map_of_arrows(folder: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "columns"])
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [
-        ({"id": "1"}, "id '1' is row 1"),
-        ({"candidates": ["awe"]}, "is not among the candidates awe"),
-        ({"system": ""}, "message 1 (system) is empty"),
-    ],
+    [({"id": "1"}, "id '1' is row 1"), ({"candidates": ["awe"]}, "is not among the candidates awe")],
 )
 def test_a_row_that_makes_no_sense_is_named_in_every_format(
     folder: Path, name: str, changes: dict[str, object], said: str
 ) -> None:
     found = FORMATS[name]
-    if "system" in changes:
-        turns = found.row("2").keys() & {"messages", "prompt"}
-        changes = {key: [{"role": "system", "content": ""}, *found.row("2")[key][1:]] for key in turns}  # type: ignore[index]
-        if not turns:
-            pytest.skip("an empty system prompt of ShareGPT's is none")
 
     [fault] = problems(found.write(folder, [found.row("1"), found.row("2") | changes]), folder)
 
     assert fault.startswith(f"{folder / found.second}: ")
     assert said in fault, fault
+
+
+WITH_ROLES = [
+    (name, key)
+    for name, found in FORMATS.items()
+    for key in ("messages", "prompt")
+    if name != "columns" and key in found.row("2")
+]
+
+
+@pytest.mark.parametrize(("name", "key"), WITH_ROLES)
+def test_an_empty_system_prompt_is_named_where_turns_have_roles(folder: Path, name: str, key: str) -> None:
+    found = FORMATS[name]
+    changes = {key: [{"role": "system", "content": ""}, *found.row("2")[key][1:]]}  # type: ignore[index]
+
+    [fault] = problems(found.write(folder, [found.row("1"), found.row("2") | changes]), folder)
+
+    assert fault.startswith(f"{folder / found.second}: ")
+    assert "message 1 (system) is empty" in fault, fault
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("columns", "openai paths", "openai data")])

@@ -72,3 +72,12 @@ def test_a_model_without_a_recipe_is_refused_with_the_places_that_were_looked_at
 
     assert f"{alone / 'recipe.yaml'} and {tmp_path / 'recipe.yaml'}: no such file" in str(refused.value)
     assert "--recipe" in str(refused.value)
+
+
+def test_a_model_may_lie_right_under_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = recipe(tmp_path, "named")
+    monkeypatch.setattr(Path, "exists", lambda path: path in {Path("/model/config.json"), named})
+
+    found, its_recipe = finished_model(Path("/model"), named)
+
+    assert (found, its_recipe.name) == (Path("/model"), "named")
