@@ -1,4 +1,4 @@
-"""A run's folder and its mirror, on a real second folder and in fsspec's own memory."""
+"""A run's folder and its mirror: a real second folder, fsspec's own memory, a bucket over HTTP."""
 
 from __future__ import annotations
 
@@ -30,10 +30,31 @@ RUN = {
 }
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of a server that talks S3 over HTTP, where the libraries of S3 look for it."""
+    for library in ("s3fs", "moto"):
+        pytest.importorskip(library, reason="needs s3fs and moto[server], which are installed by whoever uses S3")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "key")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3").mkdir("runs")
+        yield "s3://runs"
+    server.stop()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "file":
         yield f"file://{tmp_path}/far/away"
+        return
+    if request.param == "s3":
+        yield f"{request.getfixturevalue('bucket')}/{uuid4().hex}/run"
         return
     folder = f"memory://{uuid4().hex}/run"
     yield folder
@@ -82,12 +103,12 @@ def test_only_what_changed_is_copied_again_also_by_the_next_job(
 ) -> None:
     mirror, copied = Mirror(run, address), []
     mirror.send(whole=True)
-    storage = type(fsspec.url_to_fs(address)[0])
+    storage = fsspec.url_to_fs(address)[0]  # fsspec gives everyone the same one
     put_file = storage.put_file
 
-    def noted(self: object, source: str, *rest: object, **more: object) -> None:
+    def noted(source: str, *rest: object, **more: object) -> None:
         copied.append(Path(source).relative_to(run).as_posix())
-        put_file(self, source, *rest, **more)
+        put_file(source, *rest, **more)
 
     monkeypatch.setattr(storage, "put_file", noted)
     write(run / "stage3/log.jsonl", "{}\n{}\n")
@@ -117,7 +138,7 @@ def test_a_folder_that_is_not_there_is_fetched_and_nothing_of_it_is_copied_again
 
     Mirror(run, address).fetch()
     assert here(run) == RUN
-    monkeypatch.setattr(type(fsspec.url_to_fs(address)[0]), "put_file", lambda *_, **__: pytest.fail("copied again"))
+    monkeypatch.setattr(fsspec.url_to_fs(address)[0], "put_file", lambda *_, **__: pytest.fail("copied again"))
     Mirror(run, address).send(whole=True)
 
 
