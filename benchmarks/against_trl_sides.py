@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.against_trl_setting import PROMPT_TOKENS, WORDS, Setting
+from cluster.allocator import allocator_environment
 
 ROOT = Path(__file__).parents[1]
 PROMPTS_PER_STEP, SAMPLES_PER_PROMPT, RESPONSE_TOKENS = 8, 8, 48
@@ -152,7 +153,8 @@ class Trl:
         self._process = subprocess.Popen(
             [setting.trl_python, ROOT / "benchmarks" / "trl_side.py", settings],
             cwd=folder,  # Caliber's folders are not on its path
-            env={**_environment("PYTHONPATH"), "OMP_NUM_THREADS": str(threads)},
+            # tcmalloc, where there is one, is of the system: Caliber's processes have it too
+            env={**_environment("PYTHONPATH"), **allocator_environment(0), "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -32,7 +32,7 @@ def train(
     """
     quiet()
     torch.set_num_threads(recipe.learner.threads_per_rank or 1)
-    join(Rank(0, 1, _free_address(), _SECONDS_TO_JOIN))
+    join_alone()
     chat = ChatFormat(model_dir, ImageLimits.of(recipe.model, recipe.data))
     batches = [own for _, own in zip(range(warm_up + steps), _batches(chat, recipe, prompts, rollouts), strict=False)]
     if len(batches) < warm_up + steps:
@@ -92,7 +92,9 @@ def _step(engine: deepspeed.DeepSpeedEngine, batches: list[MicroBatch]) -> None:
     engine.step()
 
 
-def _free_address() -> str:
+def join_alone() -> None:
+    """Be the one rank of a learner."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    join(Rank(0, 1, address, _SECONDS_TO_JOIN))

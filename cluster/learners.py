@@ -10,6 +10,7 @@ from typing import Any, Self
 import ray
 
 from cluster.actor_names import next_name
+from cluster.allocator import allocator_environment
 from cluster.learner_loss import results_of
 from cluster.room import Room
 from cluster.waiting import within
@@ -100,8 +101,7 @@ class LearnerGroup:
 def _actor(kind: Any, settings: Learner, name: str, place: dict[str, Any]) -> ray.actor.ActorHandle:
     """A rank's actor, with as many threads as its settings say."""
     threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
-    return kind.options(
-        name=name,
-        **place,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)} if threads else {}},
-    ).remote(threads)
+    variables = allocator_environment(settings.gpus_per_rank)
+    if threads:
+        variables["OMP_NUM_THREADS"] = str(threads)
+    return kind.options(name=name, **place, runtime_env={"env_vars": variables}).remote(threads)

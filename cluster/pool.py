@@ -11,6 +11,7 @@ from typing import Any, Self
 import ray
 
 from cluster.actor_names import next_name
+from cluster.allocator import allocator_environment
 from cluster.broadcast_sender import Offer
 from cluster.group_limits import GroupLimits
 from cluster.rollout_actor import RolloutActor
@@ -159,7 +160,10 @@ class RolloutPool:
 
     def _make(self, worker: Worker) -> Any:
         assert worker.room is not None, "it is asked for before"
-        return RolloutActor.options(name=next_name(worker.name), **worker.room.options()).remote(worker.name)
+        variables = allocator_environment(self._setup.settings.gpus_per_worker)
+        return RolloutActor.options(
+            name=next_name(worker.name), **worker.room.options(), runtime_env={"env_vars": variables}
+        ).remote(worker.name)
 
     def _kill(self, actor: Any) -> None:
         ray.kill(actor)

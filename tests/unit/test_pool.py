@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 
+import cluster.allocator
 import cluster.pool
 import cluster.supervisor
 from cluster.pool import RolloutPool
@@ -194,6 +195,18 @@ def test_a_worker_asks_for_the_gpus_of_the_recipe(fake: FakeCluster) -> None:
     virtual_time.run(started(1, tensor_parallel=4, gpus_per_worker=4, cpus_per_worker=2))
 
     assert [(given["num_cpus"], given["num_gpus"]) for given in fake.resources] == [(2, 4)]
+
+
+@pytest.mark.parametrize(("gpus", "variables"), [(0, {"LD_PRELOAD": "libtcmalloc.so.4"}), (1, {})])
+def test_an_engine_on_cpus_gets_tcmalloc_where_it_is_installed(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch, gpus: float, variables: dict[str, str]
+) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setattr(cluster.allocator, "find_library", {"tcmalloc": "libtcmalloc.so.4"}.get)
+
+    virtual_time.run(started(1, gpus_per_worker=gpus))
+
+    assert [given["runtime_env"] for given in fake.resources] == [{"env_vars": variables}]
 
 
 def test_a_visit_begins_once_and_not_before_a_worker_has_room(fake: FakeCluster) -> None:
