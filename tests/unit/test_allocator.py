@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from unittest.mock import Mock
 
 import pytest
 
 import cluster.allocator
 from benchmarks.allocator import Trained, compared
 from cluster.allocator import allocator_environment
+from cluster.learners import _actor
+from configs.schema import Learner
 
 
 def found(monkeypatch: pytest.MonkeyPatch, libraries: Mapping[str, str]) -> None:
@@ -38,6 +41,18 @@ def test_without_it_and_on_gpus_the_environment_is_left_alone(
     found(monkeypatch, libraries)
 
     assert allocator_environment(gpus) == {}
+
+
+@pytest.mark.parametrize(("gpus", "preloaded"), [(0.0, "libtcmalloc.so.4"), (1.0, None)])
+def test_a_learner_rank_on_cpus_gets_it(monkeypatch: pytest.MonkeyPatch, gpus: float, preloaded: str | None) -> None:
+    found(monkeypatch, {"tcmalloc": "libtcmalloc.so.4"})
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    kind = Mock()
+
+    _actor(kind, Learner(gpus_per_rank=gpus, threads_per_rank=2), "learner-0", {})
+
+    variables = kind.options.call_args.kwargs["runtime_env"]["env_vars"]
+    assert (variables.get("LD_PRELOAD"), variables["OMP_NUM_THREADS"]) == (preloaded, "2")
 
 
 def test_the_dynamic_linker_finds_by_name_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
