@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +113,8 @@ def _node(
             node.send_signal(signal.SIGTERM)  # upon which it ends what it started
             _, alive = psutil.wait_procs(started, timeout=30)
             for process in alive:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                    process.kill()
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 300.0) -> None:

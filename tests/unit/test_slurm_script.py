@@ -18,8 +18,10 @@ from ray.dashboard.modules.job.cli import stop, submit
 from ray.scripts.scripts import start
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "deploy" / "slurm.sh"
+# One write a call: several of them run at once.
 RECORDER = """#!/bin/bash
-printf '%q ' "$(basename "$0")" "$@" >>"$RECORD/calls"; echo >>"$RECORD/calls"
+printf -v call '%q ' "$(basename "$0")" "$@"
+printf '%s\\n' "$call" >>"$RECORD/calls"
 """
 SRUN = """while [[ $1 == --* ]]; do shift; done
 exec "$@"

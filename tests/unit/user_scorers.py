@@ -54,8 +54,9 @@ class Moody:
             case "say numpy":
                 return np.float32(0.25)
             case "write into every file":
-                for handle in range(3, 64):
-                    _write(handle)
+                for handle in map(int, os.listdir("/proc/self/fd")):
+                    if handle > sys.stderr.fileno():
+                        _write(handle)
         return 1.0
 
 
