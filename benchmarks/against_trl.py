@@ -72,7 +72,7 @@ def _figure(side: str, turns: Sequence[Turn], of_trl: Sequence[Turn]) -> Figure:
 
 
 def fastest(trl: Trl, ways: Sequence[Way]) -> Way:
-    """The way whose step took the shortest; with one way, that one, warmed up."""
+    """The way whose step took the shortest."""
     seconds = {}
     for way in ways:
         (seconds[way],) = trl.turn(way, 1).seconds
@@ -89,8 +89,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="caliber-") as own:
         setting = prepared(given.folder.absolute(), Path(own))
         print(f"{len(setting.prompts)} prompts of {PROMPT_TOKENS} tokens, responses of {RESPONSE_TOKENS}", flush=True)
-        with Trl(setting, Path(own) / "trl", given.threads) as trl:
+        # Many rows a pass leave their process large: it must not take the memory that Caliber's turns need.
+        with Trl(setting, Path(own) / "ways", given.threads) as trl:
             way = fastest(trl, [Way.read(text) for text in given.ways])
+        with Trl(setting, Path(own) / "trl", given.threads) as trl:
+            trl.turn(way, 1)  # warms up
             ours = partial(caliber_turn, setting, steps=given.steps, overrides=overrides)
             sides = [
                 lambda: trl.turn(way, given.trl_steps),

@@ -36,7 +36,7 @@ async def _generate(model_dir: str, recipe: Recipe, prompts: Sequence[Prompt], w
     logging.getLogger("vllm").setLevel(logging.ERROR)
     chat, rl = ChatFormat(model_dir, ImageLimits.of(recipe.model, recipe.data)), recipe.rl
     with engine_environment(recipe.engine):
-        llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, recipe.engine, chat, recipe.seed + 1))
+        llm = AsyncLLM.from_engine_args(engine_arguments(model_dir, recipe.engine, chat, recipe.seed + 1, None))
     asked = [_read(chat, prompt) for prompt in prompts]
     sampling = SamplingParams(
         temperature=rl.temperature,
@@ -48,12 +48,15 @@ async def _generate(model_dir: str, recipe: Recipe, prompts: Sequence[Prompt], w
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_clone=True,
     )
-    room = asyncio.Semaphore((rl.groups_per_worker or len(asked)) * recipe.engine.workers)
+    at_once = rl.groups_per_worker
+    room = asyncio.Semaphore((at_once if isinstance(at_once, int) else len(asked)) * recipe.engine.workers)
     done: list[float] = []
 
     async def sample(group: int, number: int) -> None:
         ids, images = asked[group]
-        tokens = TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": images})
+        tokens = TokensPrompt(prompt_token_ids=ids)
+        if images:
+            tokens["multi_modal_data"] = {"image": images}
         (request,) = await llm.renderer.render_cmpl_async([tokens])  # as vLLM's own server does
         async for output in llm.generate(request, sampling, f"{group}-{number}"):
             assert not output.finished or len(output.outputs[0].token_ids) == rl.response_tokens

@@ -37,7 +37,6 @@ _SAMPLING = SamplingSettings(1.0, 48)
 _KINDS = {"with": True, "without": False}
 
 
-@ray.remote(num_cpus=0)
 class _Worker(RolloutWorker):
     def cpu_seconds(self) -> float:
         """On a core, of the worker and all it has started."""
@@ -47,7 +46,7 @@ class _Worker(RolloutWorker):
 
 def measure(model_dir: str, recipe: Recipe, repeats: int) -> dict[str, list[float]]:
     """Microseconds on a core for a token, by kind of worker. Needs `own_ray`."""
-    workers = {kind: _Worker.remote(kind) for kind in _KINDS}
+    workers = {kind: ray.remote(num_cpus=0)(_Worker).remote(kind) for kind in _KINDS}
     for kind, exported in _KINDS.items():
         setup = EngineSetup(model_dir, recipe.engine, ImageLimits(), exported=exported)
         ray.get(workers[kind].start.remote(setup))

@@ -11,6 +11,7 @@ on the same core, between the runs. `--only` takes some of three measurements:
              requests, DeepSpeed alone on its batches; each as often as `--repeats` says, in turns
     pause    how long requests stand still for new weights, against the reload alone
 
+The model is the emoji recipe's, of five million parameters; with `--work words` SmolLM2-135M, with half the responses.
 `curve` runs each kind once, its figures are of the run's steps; `balance` takes the mean step of each run. `--small` is
 to see that it works, on a twentieth of the tokens.
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 from benchmarks.report import Report
 
 MEASURES = ("curve", "balance", "pause")
+WORK = ("emoji", "words")  # whose recipe's model and prompts
 
 
 def main() -> None:
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="what to measure")
     parser.add_argument("--repeats", type=int, help="rounds and updates (default: 5; 1 with --small)")
     parser.add_argument("--steps", type=int, help="measured of a run (default: 5; 2 with --small)")
+    parser.add_argument("--work", choices=WORK, default="emoji", help="model and prompts (default: %(default)s)")
     parser.add_argument("--lag", type=int, default=1, help="max_policy_lag of asynchronous runs (default: %(default)s)")
     parser.add_argument("--places", type=int, nargs="+", help="sequences at once (default: 4 12 60; small: 2 8)")
     parser.add_argument("--balance", type=int, help="sequences at once for `balance` (default: what `curve` finds)")
@@ -57,7 +60,7 @@ def measure(given: argparse.Namespace) -> None:
 
     report = Report(given)
     with tempfile.TemporaryDirectory(prefix="caliber-") as own:
-        bench = Bench.at(Path(own), given.steps, given.lag, given.small)
+        bench = Bench.at(Path(own), given.steps, given.lag, given.small, given.work)
         with own_ray(Path(own)) if given.only != ["pause"] else nullcontext():
             if "curve" in given.only:
                 figures, found = curve(bench, given.places)

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from benchmarks.bound_process import bound
 from benchmarks.real_run import (
+    EMOJI,
     ENGINE_CORE,
     LEARNER_CORE,
+    WORDS,
+    Work,
     prepared,
     prompts_of,
     real_run,
@@ -24,6 +27,7 @@ from configs.schema import Recipe
 
 _SMALL = {"rl.prompts_per_step": 4, "rl.samples_per_prompt": 2, "rl.groups_per_worker": 4, "rl.response_tokens": 16}
 _PAUSE = {"rl.response_tokens": 400, "engine.tokens_per_sequence": 512, "engine.sequences_at_once": 12}
+WORK = {"emoji": EMOJI, "words": WORDS}
 _FILLING = 2  # steps until an asynchronous run is as it will be
 _FIRST = 1  # step that is not measured where steps do not overlap: what runs for the first time takes longer
 
@@ -37,18 +41,19 @@ class Bench:
     steps: int  # measured
     lag: int  # of asynchronous runs
     small: bool
+    work: Work
 
     @classmethod
-    def at(cls, folder: Path, steps: int, lag: int, small: bool) -> Bench:
+    def at(cls, folder: Path, steps: int, lag: int, small: bool, work: str) -> Bench:
         """With its model and its data."""
-        return cls(folder, prepared(recipe_for(folder, "model")), steps, lag, small)
+        chosen = WORK[work]
+        return cls(folder, prepared(recipe_for(folder, "model", work=chosen)), steps, lag, small, chosen)
 
     def recipe(self, sequences_at_once: int, lag: int, number: int = 0) -> Recipe:
         """Runs differ in this alone."""
         dials = {"engine.sequences_at_once": sequences_at_once, "rl.max_policy_lag": lag}
-        return recipe_for(
-            self.folder, f"{sequences_at_once}-{lag}-{number}", {**(_SMALL if self.small else {}), **dials}
-        )
+        name, settings = f"{sequences_at_once}-{lag}-{number}", {**(_SMALL if self.small else {}), **dials}
+        return recipe_for(self.folder, name, settings, self.work)
 
     def run(self, recipe: Recipe) -> Steps:
         """The measured steps."""
@@ -133,7 +138,7 @@ def balance(bench: Bench, place: int, repeats: int) -> list[Figure]:
 
 def pause(bench: Bench, repeats: int) -> list[Figure]:
     """The figures of some updates."""
-    recipe = recipe_for(bench.folder, "pause", _PAUSE)
+    recipe = recipe_for(bench.folder, "pause", _PAUSE, bench.work)
     found = bound(ENGINE_CORE, "benchmarks.update_pause.pauses", bench.model_dir, recipe, prompts_of(recipe), repeats)
     ratios = [_ratios([getattr(one, name) for one in found], [one.reload for one in found]) for name in _SEEN]
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 
 import psutil  # deepspeed and peft need it, so it is there
@@ -15,7 +15,7 @@ _MIB = 2**20
 def cpu_seconds() -> Mapping[str, float]:
     """Seconds on a core since their start of this process, the driver, and all it has started, by kind."""
     driver = psutil.Process()
-    spent = Counter({"driver": _seconds(driver)})
+    spent = defaultdict(float, {"driver": _seconds(driver)})
     for process in driver.children(recursive=True):
         try:
             spent[_kind(process)] += _seconds(process)

@@ -1,9 +1,9 @@
 """Stage 3 with its own engines and learner, for so many steps.
 
-The emoji recipe's model, untrained: what a model has learnt makes no step longer. Its end token is barred, so that each
-response is `rl.response_tokens` long, in a run and in the loops beside it. No prompt comes twice in a run: caches save
-the same in both then. No KL term, so that a plain loop leaves nothing out. Responses that are never whole are worth the
-same, so all gradients are 0: they take as long as others.
+The emoji recipe's model, untrained: what a model has learnt makes no step longer. Or SmolLM2-135M on the rated words.
+The end token is barred, so that each response is `rl.response_tokens` long, in a run and in the loops beside it. No
+prompt comes twice in a run: caches save the same in both then. No KL term, so that a plain loop leaves nothing out.
+Responses that are never whole are worth the same, so all gradients are 0: they take as long as others.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -40,29 +41,57 @@ from configs.schema import Recipe
 from rollout.chat import ImageLimits
 from rollout.prompts import Prompt
 
-DEMO = Path(__file__).parents[1] / "configs" / "emoji" / "demo.yaml"
+_CONFIGS = Path(__file__).parents[1] / "configs"
 ENGINE_CORE, LEARNER_CORE = "0", "1"  # the loops beside the system are kept on the same ones
 CORES = {"engine.cores": f'["{ENGINE_CORE}"]', "learner.cores": f'["{LEARNER_CORE}"]'}
 _SETTINGS: Mapping[str, object] = {
-    "data.emoji": "{sft_emoji: 3, stage2_emoji: 1, rl_emoji: 6, test_emoji: 1, stage1_pictures: 8, stage2_pictures: 1, "
-    "stage3_pictures: 64, eval_pictures_per_emoji: 1}",  # 640 prompts for stage 3
     "rl.steps": 10**9,  # the log ends a run: in the last steps of its own nothing more is generated
     "rl.checkpoint_every_steps": 10**9,
-    "rl.prompts_per_step": 10,
     "rl.samples_per_prompt": 6,
-    "rl.groups_per_worker": 10,
+    "rl.response_tokens": 48,
     "rl.kl_weight": 0,
-    "engine.sequences_at_once": 60,
     "learner.ranks": 1,
+    "learner.threads_per_rank": 1,
+    "engine.threads_per_worker": 1,
     **CORES,
 }
 
 
-def recipe_for(folder: Path, name: str, settings: Mapping[str, object] | None = None) -> Recipe:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A recipe to base runs on, and what of it is not as there; `settings` by dotted name."""
+
+    recipe: Path
+    settings: Mapping[str, object]
+
+
+EMOJI = Work(
+    _CONFIGS / "emoji" / "demo.yaml",
+    {
+        "data.emoji": "{sft_emoji: 3, stage2_emoji: 1, rl_emoji: 6, test_emoji: 1, stage1_pictures: 8, "
+        "stage2_pictures: 1, stage3_pictures: 64, eval_pictures_per_emoji: 1}",  # 640 prompts for stage 3
+        "rl.prompts_per_step": 10,
+        "rl.groups_per_worker": 10,
+        "engine.sequences_at_once": 60,
+    },
+)
+WORDS = Work(
+    _CONFIGS / "words" / "words.yaml",
+    {
+        "data.words": "{unseen_words: 10, stage1_words: 10, stage2_words: 10, stage3_words: 640, seen_words: 10}",
+        "rl.prompts_per_step": 5,
+        "rl.groups_per_worker": 5,
+        "engine.sequences_at_once": 30,
+        "engine.tokens_per_sequence": 128,
+    },
+)
+
+
+def recipe_for(folder: Path, name: str, settings: Mapping[str, object] | None = None, work: Work = EMOJI) -> Recipe:
     """A run of its own under `folder`, over the data that all runs there share; `settings` by dotted name."""
     places = {"output": folder / name, "data.root": folder / "data"}
-    wanted = {**_SETTINGS, **places, **(settings or {})}
-    return load_recipe(DEMO, [f"{key}={value}" for key, value in wanted.items()])
+    wanted = {**_SETTINGS, **work.settings, **places, **(settings or {})}
+    return load_recipe(work.recipe, [f"{key}={value}" for key, value in wanted.items()])
 
 
 def prepared(recipe: Recipe) -> str:
@@ -73,7 +102,7 @@ def prepared(recipe: Recipe) -> str:
     file = model_dir / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     # Named as the end of a sound, of which this model has none: engine and learner bar such tokens.
-    config["eoa_token_id"] = config["text_config"]["eos_token_id"]
+    config["eoa_token_id"] = config.get("text_config", config)["eos_token_id"]
     file.write_text(json.dumps(config, indent=1), encoding="utf-8")
     return str(model_dir)
 

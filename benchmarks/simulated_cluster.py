@@ -1,7 +1,7 @@
 """Rollout workers and a learner without models, for benchmarks and tests: many engines to a process.
 
 The real `RolloutPool` drives them. What it takes for the actor of a rollout worker is an `EngineHandle`, one engine of
-many on a `SimulatedHost`, which is a Ray actor. All between engine and pool (sampling a group, decoding, encoding,
+many on a `SimulatedHost`, made as a Ray actor. All between engine and pool (sampling a group, decoding, encoding,
 taking up weights) is the production worker's own code. The learner reads its groups and publishes a few weights.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import torch
@@ -68,18 +68,18 @@ class SimulatedWorker(RolloutWorker):
 
     async def start(self, setup: EngineSetup) -> float:
         """Take the engine's place; there is nothing to load."""
-        self._engine = SimulatedEngine(self._simulation, setup.seed, checksum=checksum, write=self._writer)  # type: ignore[assignment]
+        self._engine = SimulatedEngine(self._simulation, setup.seed, checksum=checksum, write=self._writer)  # type: ignore[arg-type, assignment]
         return 0.0
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """Which engine of a host: the worker whose place in the pool it takes, and which start of that worker's."""
 
     index: int
     start: int
 
 
-@ray.remote
 class SimulatedHost:
     """Rollout workers by place, on one event loop."""
 
@@ -177,7 +177,6 @@ async def simulated_pool(
         await pool.close()
 
 
-@ray.remote
 class SimulatedLearner:
     """A learner rank that reads its groups, takes its time, and learns nothing."""
 

@@ -150,8 +150,8 @@ class Stage3:
             cleanup.enter_context(_own_ray(folder, raylets))
             elsewhere = {"resources": {_ELSEWHERE: 1}} if raylets > 1 else {}
             options = {"num_cpus": 0, "max_concurrency": CALLS_AT_ONCE, **elsewhere}
-            made = [SimulatedHost.options(**options).remote() for _ in range(hosts)]
-            learner = SimulatedLearner.options(num_cpus=0).remote()
+            made = [ray.remote(SimulatedHost).options(**options).remote() for _ in range(hosts)]
+            learner = ray.remote(SimulatedLearner).options(num_cpus=0).remote()
             rewards = RewardService(recipe, model, folder / "rollouts")
             cleanup.push_async_callback(rewards.close)
             await rewards.start()

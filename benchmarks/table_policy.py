@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Rewards
-from rewards.mixing import Floats, Mixed, combine, confidence_values, credits
-from rewards.scoring import Scorer
+from rewards.mixing import Mixed, combine, confidence_values, credits
+from rewards.scoring import Floats, Scorer
 
 P = np.linspace(0.05, 0.95, 20)
 GRID = np.linspace(0.0, 1.0, 21)

@@ -60,6 +60,21 @@ def test_workers_that_are_killed_at_any_time_cost_neither_a_step_nor_a_group(
     assert run.lines[-1]["reward_worker_restarts"] == 2
 
 
+def test_one_of_two_engines_dies_and_the_other_goes_on(cluster: Cluster, tmp_path: Path, tiny_model: Path) -> None:
+    with job(cluster, tmp_path, tiny_model, "rl.steps=150", "learner.ranks=1", "engine.workers=2") as run:
+        run.until(lambda: run.step >= 1, "its first step")
+
+        kill(processes(ENGINE)[0])
+
+        noticed, before = run.until_told(LOST), run.step
+        replaced = run.until_told(AGAIN)
+        meanwhile = run.step - before
+        measured(run, f"one of two engines killed, {meanwhile} steps without it", noticed=noticed, replaced=replaced)
+        run.ends_as_if_nothing_had_happened()
+    assert meanwhile > 0
+    assert run.lines[-1]["worker_restarts"] == 1
+
+
 def test_a_node_a_full_object_store_and_a_learner_rank_cost_time_alone(
     cluster: Cluster, tmp_path: Path, tiny_model: Path
 ) -> None:

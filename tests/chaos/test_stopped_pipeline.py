@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ class Run:
         job = f"{self.name}-{number}"
         self.submit(number, "--no-wait", f"--submission-id={job}")
         until(lambda: len(self.steps(number)) >= after, f"step {after} of {job}")
-        self.cluster.ray_job("stop", job)
+        told = time.monotonic()
+        self.cluster.ray_job("stop", job)  # comes back when it has ended
+        print(f"\nMEASURED stage {number} told to stop: ended in {time.monotonic() - told:.1f} s", flush=True)
         assert f"stage {number} stopped after step " in self.cluster.ray_job("logs", job)
         assert not self.stage(number).model.exists()
 

@@ -121,7 +121,7 @@ async def stage3(recipe: Recipe, folder: Path) -> AsyncIterator[Stage3]:
     """As `cluster.stages.run_rl` puts it together."""
     model = str(folder / "model")
     train_tokenizer([WORDS] * 4, [*OUTER_TAGS, *recipe.response.reasoning_elements], 1024).save_pretrained(model)
-    learner = SimulatedLearner.options(num_cpus=1).remote()
+    learner = ray.remote(SimulatedLearner).options(num_cpus=1).remote()
     await learner.prepare.remote(0.0)
     learners = LearnerGroup([learner], recipe.rl.seconds_per_wait)
     rewards = RewardService(recipe, model, folder / "rollouts")
