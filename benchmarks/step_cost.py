@@ -7,8 +7,9 @@
     tokens      of a response
     parameters  widths of the model, text and vision alike
 
-Generation is kept on one core and training on another; lag 1. Each line is a run of its own, figures are medians over
-its steps. All but the one setting is as in `benchmarks.real_run`: 1 worker, 6 samples, 48 tokens, width 192.
+Generation is kept on one core and training on another; lag 1, with which two batches may be in the making and come at
+once. Each line is a run of its own, figures are medians over pairs of its steps, whose means are taken. All but the one
+setting is as in `benchmarks.real_run`: 1 worker, 6 samples, 48 tokens, width 192.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.real_run import own_ray, prepared, real_run, recipe_for
@@ -66,18 +67,23 @@ def cost(name: str, recipe: Recipe, steps: Steps) -> list[Figure]:
     """A line of a table: what a step takes and does."""
     rl = recipe.rl
     tokens = rl.prompts_per_step * rl.samples_per_prompt * rl.response_tokens
-    seconds = steps.each("step_seconds")
+    seconds = _by_pairs(steps.each("step_seconds"))
     return [
         figure(f"{name}: a step", "s", seconds, 2),
-        figure("  training, of it", "s", steps.each("learner_seconds"), 2),
+        figure("  training, of it", "s", _by_pairs(steps.each("learner_seconds")), 2),
         figure("  for each response token", "ms", [1000 * each / tokens for each in seconds], 3),
-        figure("  rollout, all workers", "tokens/s", steps.each("rollout_tokens_per_second")),
-        figure("  learner, prompts included", "tokens/s", steps.each("learner_tokens_per_second")),
-        figure("  until all workers hold new weights", "s", steps.each("update_seconds"), 3),
+        figure("  response tokens, all workers", "tokens/s", [tokens / each for each in seconds]),
+        figure("  learner, prompts included", "tokens/s", _by_pairs(steps.each("learner_tokens_per_second"))),
+        figure("  until all workers hold new weights", "s", _by_pairs(steps.each("update_seconds")), 3),
     ]
 
 
-def measured(table: str, value: int, folder: Path, steps: int, *, small: bool) -> list[Figure]:
+def _by_pairs(values: Sequence[float]) -> list[float]:
+    """The mean of each two, of which there is an even number."""
+    return [sum(pair) / 2 for pair in zip(values[::2], values[1::2], strict=True)]
+
+
+def measured(table: str, value: int, folder: Path, pairs: int, *, small: bool) -> list[Figure]:
     """One run. Needs `own_ray`."""
     setting = TABLES[table][0](value)
     recipe = recipe_for(folder, f"{table}-{value}", {**(_SMALL if small else {}), **setting})
@@ -85,24 +91,24 @@ def measured(table: str, value: int, folder: Path, steps: int, *, small: bool) -
     name = f"{value} {table}"
     if table == "parameters":
         name = f"{os.path.getsize(f'{model_dir}/model.safetensors') / _BYTES / 1e6:.1f} million, width {value}"
-    return cost(name, recipe, asyncio.run(real_run(recipe, model_dir, _FILLING, steps)))
+    return cost(name, recipe, asyncio.run(real_run(recipe, model_dir, _FILLING, 2 * pairs)))
 
 
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="which tables")
-    parser.add_argument("--steps", type=int, help="measured of a run (default: 5; 2 with --small)")
+    parser.add_argument("--pairs", type=int, help="of steps, measured of a run (default: 5; 1 with --small)")
     parser.add_argument("--small", action="store_true", help="short steps, two lines a table")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
     logging.getLogger("cluster").setLevel(logging.ERROR)
-    given.steps = given.steps or (2 if given.small else 5)
+    given.pairs = given.pairs or (1 if given.small else 5)
     report = Report(given)
     with tempfile.TemporaryDirectory(prefix="caliber-") as own, own_ray(Path(own)):
         for table in given.only:
             values = TABLES[table][1][: 2 if given.small else None]
-            figures = [measured(table, value, Path(own), given.steps, small=given.small) for value in values]
+            figures = [measured(table, value, Path(own), given.pairs, small=given.small) for value in values]
             report.add(table, [each for line in figures for each in line])
     report.finish()
 

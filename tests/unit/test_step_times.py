@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from benchmarks.real_run import recipe_for
+from benchmarks.step_cost import cost
 from benchmarks.step_times import Steps, balanced, divisors, seconds_per_step, standstill
 
 
@@ -53,6 +57,20 @@ def test_a_pause_is_what_gaps_under_an_update_take_beyond_the_usual() -> None:
 
     assert longest == 4.0
     assert lost == pytest.approx((4.5 - 3.0 - 1) + (9.5 - 4.5 - 1) + (0.0 - 1) + (10.5 - 9.5 - 1))
+
+
+def test_the_cost_of_a_step_is_that_of_two_that_may_come_at_once(tmp_path: Path) -> None:
+    lines = [
+        {**line(seconds, rolled=0, idle=0, learner_rate=50, learning=1.0), "update_seconds": 0.5} for seconds in (1, 3)
+    ]
+    recipe = recipe_for(tmp_path, "run")
+
+    step, _, token, rate, *_ = cost("x", recipe, Steps(lines * 3))
+
+    tokens = 10 * 6 * 48
+    assert (step.lowest, step.median, step.highest) == (2.0, 2.0, 2.0)
+    assert token.median == 1000 * 2.0 / tokens
+    assert rate.median == tokens / 2.0
 
 
 def test_divisors_ascend_and_leave_nothing_over() -> None:
