@@ -63,9 +63,12 @@ class JobBook:
 def working_in(folder: Path) -> Iterator[JobBook]:
     """Have a run's folder to oneself. Raises ValueError where another job has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _file(folder).open("a", encoding="utf-8") as file:
+    with _file(folder).open("a+", encoding="utf-8") as file:
         if not _lock(file, fcntl.LOCK_EX):
             raise ValueError(f"{folder} is in use: {last_entry(folder)}. Wait for that job, or stop it first")
+        file.seek(0)
+        if not f"\n{file.read()}".endswith("\n"):
+            file.write("\n")  # behind a line that a full disk cut off
         book = JobBook(file)
         book.now(PREPARING)
         try:
@@ -77,11 +80,17 @@ def working_in(folder: Path) -> Iterator[JobBook]:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """What the jobs in a run's folder have written, in its order."""
-    if not _file(folder).exists():
+    """What the jobs in a run's folder have written, in its order, without lines that were cut off."""
+    file, found = _file(folder), []
+    if not file.exists():
         return []
-    lines = _file(folder).read_text(encoding="utf-8").split("\n")[:-1]  # the last is empty, or not yet whole
-    return [Entry(**json.loads(line)) for line in lines]
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # the last is empty, or not yet whole
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(Entry(**json.loads(line)))
+        except ValueError:
+            logger.warning("%s, line %d is not whole and is left out", file, number)
+    return found
 
 
 def last_entry(folder: Path) -> Entry | None:

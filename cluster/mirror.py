@@ -68,8 +68,7 @@ class Mirror:
             raise MirrorError(f"{self._address} does not have all of {self._folder}: {error!r}") from error
         finally:
             self._copied = {name: stamp for name, stamp in self._copied.items() if name in here}
-            record = {"address": self._address, "files": self._copied}
-            (self._folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+            self._record()
 
     def fetch(self) -> None:
         """Bring back what there is, where the folder is not here. Raises MirrorError where that does not work."""
@@ -90,6 +89,14 @@ class Mirror:
                 (aside / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         except Exception as error:
             raise MirrorError(f"{self._folder} cannot be fetched from {self._address}: {error!r}") from error
+
+    def _record(self) -> None:
+        """Write down what was copied. Raises MirrorError."""
+        file = self._folder / _RECORD
+        try:
+            file.write_text(json.dumps({"address": self._address, "files": self._copied}), encoding="utf-8")
+        except OSError as error:
+            raise MirrorError(f"{file} cannot be written: {error}") from error
 
     def _names(self) -> set[str]:
         """Of the files that are there."""

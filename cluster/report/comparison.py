@@ -38,7 +38,7 @@ def comparison(names: tuple[str, str], runs: tuple[RunData, RunData]) -> Iterato
         yield node("p", None, "The runs share no evaluation on two prompts or more: there is nothing to compare.")
     for pair in pairs:
         titles = [f"{name}: {one.title}" for name, one in zip(names, (pair.first, pair.second), strict=True)]
-        found = compare(*pair.held)
+        found = compare(*pair.held, bins=pair.first.bins)
         shown = {name: (held, kind) for name, held, kind in zip(names, pair.held, ("c1", "c2"), strict=True)}
         yield node("h3", None, f"{titles[0]} against {titles[1]}, {pair.prompts:,} prompts of both")
         yield node(

@@ -32,6 +32,7 @@ class Evaluation:
     name: str  # of the file, as the recipe calls it
     metrics: Metrics
     baselines: Mapping[str, Metrics]
+    bins: int  # of the calibration errors
     outcomes: Outcomes | None  # None: only a judge could say again which answers are right
     rows: tuple[ResponseRow, ...]
 
@@ -61,6 +62,7 @@ def _evaluation(folder: Path, stage: int, name: str, recipe: Recipe) -> Evaluati
         name=name,
         metrics=read_metrics(folder / "metrics.json")[OVERALL],
         baselines=read_baselines(folder),
+        bins=recipe.evaluation.bins,
         outcomes=held,
         rows=tuple(with_suspects(list(_rows(title, predictions, held, stage, recipe)))),
     )

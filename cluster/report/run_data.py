@@ -92,7 +92,14 @@ def _prompts(recipe: Recipe) -> dict[str, Prompt]:
     root, found = Path(recipe.data.root), {}
     for name in (recipe.data.stage3, *recipe.data.evaluation.values()):
         try:
-            prompts = read_prompts(root / name, root, need_response=False, require_reference=False)
+            prompts = read_prompts(
+                root / name,
+                root,
+                columns=recipe.data.columns,
+                megapixels_at_most=recipe.data.image_megapixels_at_most,
+                need_response=False,
+                require_reference=False,
+            )
         except DataError as error:
             logger.warning("prompts are shown by their ids alone: %s", str(error).splitlines()[0])
         else:

@@ -59,7 +59,7 @@ def _named(one: Evaluation, baseline: str) -> Element:
 def _intervals(one: Evaluation) -> dict[str, Interval]:
     if one.outcomes is None or len(set(one.outcomes.prompt_id)) < 2:
         return {}
-    return intervals(one.outcomes)
+    return intervals(one.outcomes, bins=one.bins)
 
 
 def _cell(metrics: Metrics, header: str, interval: Interval | None) -> Child:

@@ -113,3 +113,16 @@ def test_a_ray_job_is_told_what_it_would_lose(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "1200")
     assert list(losses_ahead(Path("/shared/outputs"))) == []
+
+
+def test_a_line_that_a_full_disk_cut_off_costs_itself_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with working_in(tmp_path):
+        pass
+    file = tmp_path / "jobs.jsonl"
+    file.write_text(file.read_text()[:-10])
+
+    with working_in(tmp_path):
+        pass
+
+    assert doing(tmp_path) == [("preparing", None), ("preparing", None), ("ended", None)]
+    assert f"{file}, line 2 is not whole" in caplog.text

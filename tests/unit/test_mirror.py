@@ -213,6 +213,25 @@ def test_a_run_is_copied_now_and_then_and_whole_at_its_end_whatever_fails_meanwh
     assert there(address) == RUN
 
 
+def test_a_record_of_the_copies_that_cannot_be_written_is_tried_again_too(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, record = f"file://{tmp_path}/away", run / ".mirrored.json"
+
+    async def job() -> None:
+        async with mirrored(run, Settings(address=address, seconds_between_copies=0.02)):
+            record.mkdir()  # in the place of the file
+            while "cannot be written" not in caplog.text:
+                await asyncio.sleep(0.01)
+            record.rmdir()
+
+    asyncio.run(asyncio.wait_for(job(), 60))
+
+    assert "NOT MIRRORED, the next copy is tried in 0 s: " in caplog.text
+    assert there(address) == RUN
+    assert record.is_file()
+
+
 @pytest.mark.parametrize("failure", [None, KeyError("why the job ends")])
 def test_a_last_copy_that_fails_is_the_jobs_failure_unless_it_has_one(
     run: Path, tmp_path: Path, failure: Exception | None, caplog: pytest.LogCaptureFixture

@@ -6,15 +6,21 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from xml.etree.ElementTree import tostring
 
 import pytest
 
+from cluster.interval_tables import shown_range
 from cluster.report.filters import Filter
 from cluster.report.mixes import Mixes
 from cluster.report.responses import ResponseRow
 from cluster.report.run_data import RunData, read_run
+from cluster.report.stage_table import stage_table
 from cluster.report.suspects import with_suspects
+from cluster.run_folder import RunFolder
+from configs.load import load_recipe, write_resolved
 from configs.schema import RewardWeights
+from rewards.bootstrap import intervals
 from tests.unit.report_run import CHANGED_AT, EVIL, made_run
 
 
@@ -121,6 +127,31 @@ def test_prompts_that_are_gone_cost_their_text_alone(tmp_path: Path, caplog: pyt
 
     assert (len(found.rollouts), found.prompts) == (6 + 39 * 4, {})
     assert "prompts are shown by their ids alone" in caplog.text
+
+
+def test_prompts_are_read_under_the_names_that_the_recipe_has_for_their_columns(tmp_path: Path) -> None:
+    made = RunFolder(made_run(tmp_path))
+    for file in (tmp_path / "data").glob("*.jsonl"):
+        file.write_text(file.read_text().replace('"images"', '"pictures"'))
+    write_resolved(load_recipe(made.recipe, ["data.columns={images: pictures}"]), made.recipe)
+
+    found = read_run(made.path)
+
+    assert len(found.prompts) == 10
+    assert all(prompt.images for prompt in found.prompts.values())
+
+
+def test_calibration_errors_are_over_the_bins_of_the_recipe(tmp_path: Path) -> None:
+    made = RunFolder(made_run(tmp_path))
+    write_resolved(load_recipe(made.recipe, ["evaluation.bins=1"]), made.recipe)
+
+    (_, _, last) = read_run(made.path).evaluations
+
+    assert last.outcomes is not None
+    of_1, of_10 = (shown_range("ece", intervals(last.outcomes, bins=bins)["ece"]) for bins in (1, 10))
+    table = tostring(stage_table([last]), encoding="unicode")
+    assert of_1 in table
+    assert of_10 not in table
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
