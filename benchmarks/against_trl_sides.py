@@ -31,6 +31,7 @@ OVERRIDES: Mapping[str, object] = {
     "rl.samples_per_prompt": SAMPLES_PER_PROMPT,
     "rl.response_tokens": RESPONSE_TOKENS,
     "rl.groups_per_worker": "null",
+    "rl.kl_weight": 0,  # no reference model: TRL's beta is 0
     "rl.optimizer": json.dumps({"learning_rate": LEARNING_RATE, "warmup_steps": 0, "final_fraction": 1}),
     "rl.checkpoint_every_steps": 1_000_000,
     "engine.tokens_per_sequence": PROMPT_TOKENS + RESPONSE_TOKENS,
