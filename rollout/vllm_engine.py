@@ -18,7 +18,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -45,6 +45,7 @@ from rollout.vllm_settings import engine_arguments, engine_environment
 from rollout.vllm_stats import stats_for, stats_for_ray
 
 _SECONDS_TO_CLOSE = 1.0  # then the engine's process is killed: it has nothing to save
+_SECONDS_BETWEEN_LOOKS = 1.0  # at whether the engine's process is there, while it loads weights
 _RETRYABLE = "error"  # such as a processed picture that the engine's cache has lost: the next request carries it
 _ATTEMPTS = 3
 _DEAD = "vLLM's engine process is gone (its log says why; VLLM_LOGGING_LEVEL=INFO shows more)"
@@ -169,7 +170,7 @@ class VllmEngine:
         if version <= self._version:
             raise ValueError(f"version {version} came, the engine holds {self._version} already")
         try:
-            return await self._load_frozen(version, method, given)
+            return await self._while_it_lives(self._load_frozen(version, method, given))
         except BaseException as error:
             await self._close()
             if isinstance(error, Exception):  # what fails in the engine's process comes as a bare one
@@ -189,6 +190,18 @@ class VllmEngine:
         await self._llm.update_weight_version(str(version))
         await self._llm.resume_generation()
         return str(checksums[0])
+
+    async def _while_it_lives(self, loading: Coroutine[None, None, str]) -> str:
+        """Its result. Raises EngineDeadError where the engine's process ends before: vLLM's call would never end."""
+        task = asyncio.create_task(loading)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_SECONDS_BETWEEN_LOOKS)
+                if not task.done() and self._llm.errored:
+                    raise self._llm.dead_error
+            return await task
+        finally:
+            task.cancel()
 
     async def _warm_up(self) -> None:
         """Sample two tokens: an engine's first steps take longer, seconds where kernels are compiled.

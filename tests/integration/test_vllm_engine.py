@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -320,3 +321,23 @@ def test_weights_that_do_not_fit_close_the_engine(
     assert [error for error in errors if not isinstance(error, EngineError)] == []
     with pytest.raises(EngineDied):
         run(engine.generate(prompts[0], SamplingSettings(1.0, 4)))
+
+
+def test_an_engine_whose_process_is_killed_as_it_loads_weights_is_dead_at_once(run: Run, tiny_model: Path) -> None:
+    async def kill_while_it_loads() -> None:
+        others = engine_processes()
+        engine = await VllmEngine.start(str(tiny_model), SETTINGS, LIMITS)
+        (process,) = engine_processes() - others
+        process.suspend()
+        loading = asyncio.create_task(engine.update_weights(1, weights_of(model_with(tiny_model))))
+        await asyncio.sleep(1)  # the call is on its way, and nothing else would notice
+        process.kill()
+        with pytest.raises(EngineDied, match="version 1 was not loaded"):
+            await asyncio.wait_for(loading, 60)
+
+    run(kill_while_it_loads())
+
+
+def engine_processes() -> set[psutil.Process]:
+    """Of this process."""
+    return {process for process in psutil.Process().children(recursive=True) if "EngineCor" in process.name()}
