@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -44,8 +45,9 @@ from rollout.vllm_output import engine_output
 from rollout.vllm_settings import engine_arguments, engine_environment
 from rollout.vllm_stats import stats_for, stats_for_ray
 
+_T = TypeVar("_T")
 _SECONDS_TO_CLOSE = 1.0  # then the engine's process is killed: it has nothing to save
-_SECONDS_BETWEEN_LOOKS = 1.0  # at whether the engine's process is there, while it loads weights
+_SECONDS_BETWEEN_LOOKS = 1.0  # at whether the engine's process is there, while a call waits for it
 _RETRYABLE = "error"  # such as a processed picture that the engine's cache has lost: the next request carries it
 _ATTEMPTS = 3
 _DEAD = "vLLM's engine process is gone (its log says why; VLLM_LOGGING_LEVEL=INFO shows more)"
@@ -105,9 +107,9 @@ class VllmEngine:
         told = [*([stats_for(meter)] if watched else []), *([stats_for_ray()] if exported_as is not None else [])]
         with engine_environment(settings):
             llm = AsyncLLM.from_engine_args(arguments, stat_loggers=told)
-        await llm.collective_rpc("end_with", args=(os.getpid(),))
+        await _while_it_lives(llm, llm.collective_rpc("end_with", args=(os.getpid(),)))
         if adapters is not None:
-            await llm.collective_rpc("begin_without_adapters", args=(version, adapters.rank))
+            await _while_it_lives(llm, llm.collective_rpc("begin_without_adapters", args=(version, adapters.rank)))
         await llm.update_weight_version(str(version))
         await llm.get_supported_tasks()  # remembered: no request waits for it between its salt and its sending
         engine = cls(llm, chat, settings.tokens_per_sequence, version, meter, adapters)
@@ -170,7 +172,7 @@ class VllmEngine:
         if version <= self._version:
             raise ValueError(f"version {version} came, the engine holds {self._version} already")
         try:
-            return await self._while_it_lives(self._load_frozen(version, method, given))
+            return await _while_it_lives(self._llm, self._load_frozen(version, method, given))
         except BaseException as error:
             await self._close()
             if isinstance(error, Exception):  # what fails in the engine's process comes as a bare one
@@ -190,18 +192,6 @@ class VllmEngine:
         await self._llm.update_weight_version(str(version))
         await self._llm.resume_generation()
         return str(checksums[0])
-
-    async def _while_it_lives(self, loading: Coroutine[None, None, str]) -> str:
-        """Its result. Raises EngineDeadError where the engine's process ends before: vLLM's call would never end."""
-        task = asyncio.create_task(loading)
-        try:
-            while not task.done():
-                await asyncio.wait({task}, timeout=_SECONDS_BETWEEN_LOOKS)
-                if not task.done() and self._llm.errored:
-                    raise self._llm.dead_error
-            return await task
-        finally:
-            task.cancel()
 
     async def _warm_up(self) -> None:
         """Sample two tokens: an engine's first steps take longer, seconds where kernels are compiled.
@@ -289,3 +279,16 @@ def _torch_only(weights: Weights) -> dict[str, torch.Tensor]:
     if others := weights.keys() - tensors.keys():
         raise TypeError(f"vLLM takes weights as torch tensors, got others for {sorted(others)[:5]}")
     return tensors
+
+
+async def _while_it_lives(llm: AsyncLLM, work: Coroutine[None, None, _T]) -> _T:
+    """Its result. Raises EngineDeadError where the engine's process ends before: a call of vLLM's would never end."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_SECONDS_BETWEEN_LOOKS)
+            if not task.done() and llm.errored:
+                raise llm.dead_error
+        return await task
+    finally:
+        task.cancel()

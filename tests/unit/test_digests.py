@@ -22,9 +22,15 @@ def trained_alike(*overrides: str, before: tuple[str, ...] = ()) -> list[bool]:
     return [training_digest(demo(*before), n) == training_digest(demo(*before, *overrides), n) for n in (1, 2, 3)]
 
 
-def evaluated_alike(*overrides: str) -> list[bool]:
+def evaluated_alike(one: Recipe, other: Recipe) -> list[bool]:
     """Of each stage."""
-    return [evaluation_digest(demo(), number) == evaluation_digest(demo(*overrides), number) for number in (1, 2, 3)]
+    return [evaluation_digest(one, number) == evaluation_digest(other, number) for number in (1, 2, 3)]
+
+
+def evaluated_on(**files: str) -> Recipe:
+    """With these files and no others, by name."""
+    recipe = demo()
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"evaluation": files})})
 
 
 @pytest.mark.parametrize(
@@ -46,12 +52,15 @@ def test_stage_2_depends_on_how_long_the_responses_are_that_it_is_seeded_from() 
 
 
 def test_an_evaluation_depends_on_its_files_and_on_their_names() -> None:
-    assert evaluated_alike("data.evaluation={test: seen.jsonl, unseen: unseen.jsonl}") == [False, False, False]
-    assert evaluated_alike("data.evaluation={seen: other.jsonl, unseen: unseen.jsonl}") == [False, False, False]
+    before = evaluated_on(seen="a.jsonl")
+
+    assert evaluated_alike(before, evaluated_on(seen="a.jsonl")) == [True, True, True]
+    assert evaluated_alike(before, evaluated_on(test="a.jsonl")) == [False, False, False]
+    assert evaluated_alike(before, evaluated_on(seen="b.jsonl")) == [False, False, False]
 
 
 def test_an_evaluation_depends_on_what_counts_as_right() -> None:
     override = "rewards.correctness=choice"
 
     assert trained_alike(override) == [True, True, False]
-    assert evaluated_alike(override) == [False, False, False]
+    assert evaluated_alike(demo(), demo(override)) == [False, False, False]
