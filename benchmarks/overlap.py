@@ -12,8 +12,8 @@ on the same core, between the runs. `--only` takes some of three measurements:
     pause    how long requests stand still for new weights, against the reload alone
 
 The model is the emoji recipe's, of five million parameters; with `--work words` SmolLM2-135M, with half the responses.
-`curve` runs each kind once, its figures are of the run's steps; `balance` takes the mean step of each run. `--small` is
-to see that it works, on a twentieth of the tokens.
+`curve` runs each kind once, its figures are of the run's pairs of steps; `balance` takes the mean step of each run.
+`--small` is to see that it works, on a twentieth of the tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="what to measure")
     parser.add_argument("--repeats", type=int, help="rounds and updates (default: 5; 1 with --small)")
-    parser.add_argument("--steps", type=int, help="measured of a run (default: 5; 2 with --small)")
+    parser.add_argument("--pairs", type=int, help="of steps, measured of a run (default: 5; 1 with --small)")
     parser.add_argument("--work", choices=WORK, default="emoji", help="model and prompts (default: %(default)s)")
     parser.add_argument("--lag", type=int, default=1, help="max_policy_lag of asynchronous runs (default: %(default)s)")
     parser.add_argument("--places", type=int, nargs="+", help="sequences at once (default: 4 12 60; small: 2 8)")
@@ -47,7 +47,7 @@ def main() -> None:
         parser.error("`balance` without `curve` needs --balance")
     logging.getLogger("cluster").setLevel(logging.ERROR)
     given.repeats = given.repeats or (1 if given.small else 5)  # as the report is to name them
-    given.steps = given.steps or (2 if given.small else 5)
+    given.pairs = given.pairs or (1 if given.small else 5)
     given.places = given.places or ([2, 8] if given.small else [4, 12, 60])
     measure(given)
 
@@ -60,7 +60,7 @@ def measure(given: argparse.Namespace) -> None:
 
     report = Report(given)
     with tempfile.TemporaryDirectory(prefix="caliber-") as own:
-        bench = Bench.at(Path(own), given.steps, given.lag, given.small, given.work)
+        bench = Bench.at(Path(own), given.pairs, given.lag, given.small, given.work)
         with own_ray(Path(own)) if given.only != ["pause"] else nullcontext():
             if "curve" in given.only:
                 figures, found = curve(bench, given.places)

@@ -28,8 +28,7 @@ from configs.schema import Recipe
 _SMALL = {"rl.prompts_per_step": 4, "rl.samples_per_prompt": 2, "rl.groups_per_worker": 4, "rl.response_tokens": 16}
 _PAUSE = {"rl.response_tokens": 400, "engine.tokens_per_sequence": 512, "engine.sequences_at_once": 12}
 WORK = {"emoji": EMOJI, "words": WORDS}
-_FILLING = 2  # steps until an asynchronous run is as it will be
-_FIRST = 1  # step that is not measured where steps do not overlap: what runs for the first time takes longer
+_FILLING = 2  # steps until an asynchronous run is as it will be; what runs beside it is measured behind as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +37,16 @@ class Bench:
 
     folder: Path
     model_dir: str
-    steps: int  # measured
+    pairs: int  # of steps, measured in a run
     lag: int  # of asynchronous runs
     small: bool
     work: Work
 
     @classmethod
-    def at(cls, folder: Path, steps: int, lag: int, small: bool, work: str) -> Bench:
+    def at(cls, folder: Path, pairs: int, lag: int, small: bool, work: str) -> Bench:
         """With its model and its data."""
         chosen = WORK[work]
-        return cls(folder, prepared(recipe_for(folder, "model", work=chosen)), steps, lag, small, chosen)
+        return cls(folder, prepared(recipe_for(folder, "model", work=chosen)), pairs, lag, small, chosen)
 
     def recipe(self, sequences_at_once: int, lag: int, number: int = 0) -> Recipe:
         """Runs differ in this alone."""
@@ -57,8 +56,12 @@ class Bench:
 
     def run(self, recipe: Recipe) -> Steps:
         """The measured steps."""
-        warm_up = _FILLING if recipe.rl.max_policy_lag else _FIRST
-        return asyncio.run(real_run(recipe, self.model_dir, warm_up, self.steps))
+        return asyncio.run(real_run(recipe, self.model_dir, _FILLING, self.steps))
+
+    @property
+    def steps(self) -> int:
+        """Measured in a run."""
+        return 2 * self.pairs
 
     @property
     def responses(self) -> int:
@@ -72,11 +75,11 @@ def curve(bench: Bench, places: Sequence[int]) -> tuple[list[Figure], int]:
     found, generation, training = [], {}, []
     for place in places:
         together, apart = (bench.run(bench.recipe(place, lag)) for lag in (bench.lag, 0))
-        generating, learning = (apart.each(f"learner_{name}") for name in ("wait_seconds", "seconds"))
+        generating, learning = (apart.by_pairs(f"learner_{name}") for name in ("wait_seconds", "seconds"))
         generation[place] = apart.mean("learner_wait_seconds")
         training.append(apart.mean("learner_seconds"))
         slower = max(generation[place], training[-1])
-        lengths = [together.each("step_seconds"), apart.each("step_seconds")]
+        lengths = [run.by_pairs("step_seconds") for run in (together, apart)]
         found += [
             figure(f"{place} at once: generation / training", "", _ratios(generating, learning), 2),
             figure("  a step at lag 0", "s", lengths[1], 2),
@@ -101,10 +104,10 @@ class Round:
 def measured_round(bench: Bench, place: int, number: int) -> Round:
     """Both runs, and both parts alone."""
     recipe = bench.recipe(place, bench.lag, number)
-    prompts, length = prompts_of(recipe), _FIRST + bench.steps
+    prompts, length = prompts_of(recipe), _FILLING + bench.steps
     visits = visits_of(recipe, prompts, length + 1)
     asked = [visits.visit(group).prompt for group in range((length + 1) * recipe.rl.prompts_per_step)]
-    given, steps = (bench.model_dir, recipe), (_FIRST, bench.steps)
+    given, steps = (bench.model_dir, recipe), (_FILLING, bench.steps)
     together = bench.run(recipe)
     generation = bound(ENGINE_CORE, "benchmarks.bare_engine.generate", *given, asked, *steps)
     trained = bound(LEARNER_CORE, "benchmarks.bare_learner.train", *given, prompts, rollouts_of(recipe), *steps)

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.real_run import own_ray, prepared, real_run, recipe_for
@@ -67,20 +67,15 @@ def cost(name: str, recipe: Recipe, steps: Steps) -> list[Figure]:
     """A line of a table: what a step takes and does."""
     rl = recipe.rl
     tokens = rl.prompts_per_step * rl.samples_per_prompt * rl.response_tokens
-    seconds = _by_pairs(steps.each("step_seconds"))
+    seconds = steps.by_pairs("step_seconds")
     return [
         figure(f"{name}: a step", "s", seconds, 2),
-        figure("  training, of it", "s", _by_pairs(steps.each("learner_seconds")), 2),
+        figure("  training, of it", "s", steps.by_pairs("learner_seconds"), 2),
         figure("  for each response token", "ms", [1000 * each / tokens for each in seconds], 3),
         figure("  response tokens, all workers", "tokens/s", [tokens / each for each in seconds]),
-        figure("  learner, prompts included", "tokens/s", _by_pairs(steps.each("learner_tokens_per_second"))),
-        figure("  until all workers hold new weights", "s", _by_pairs(steps.each("update_seconds")), 3),
+        figure("  learner, prompts included", "tokens/s", steps.by_pairs("learner_tokens_per_second")),
+        figure("  until all workers hold new weights", "s", steps.by_pairs("update_seconds"), 3),
     ]
-
-
-def _by_pairs(values: Sequence[float]) -> list[float]:
-    """The mean of each two, of which there is an even number."""
-    return [sum(pair) / 2 for pair in zip(values[::2], values[1::2], strict=True)]
 
 
 def measured(table: str, value: int, folder: Path, pairs: int, *, small: bool) -> list[Figure]:

@@ -22,6 +22,11 @@ class Steps:
         """One number of each step."""
         return [line[name] or 0.0 for line in self.lines]
 
+    def by_pairs(self, name: str) -> list[float]:
+        """The mean of each two steps, of which there is an even number: with lag 1 two batches may come at once."""
+        each = self.each(name)
+        return [sum(pair) / 2 for pair in zip(each[::2], each[1::2], strict=True)]
+
     def mean(self, name: str) -> float:
         """Its mean: what one step owes to the next evens out over a run."""
         return sum(self.each(name)) / len(self.lines)
