@@ -108,7 +108,7 @@ class Controller:
         return self._stopping
 
     def stop(self) -> None:
-        """End after the step that is under way, with a checkpoint."""
+        """Admit nothing more, and end after the step that is under way, with a checkpoint."""
         self._stopping = True
         self._wake = asyncio.create_task(self._notify())
 
@@ -120,7 +120,7 @@ class Controller:
         async with asyncio.TaskGroup() as visits:
             while True:
                 async with self._changed:
-                    await self._changed.wait_for(lambda: self._groups.room(self._confirmed))
+                    await self._changed.wait_for(lambda: not self._stopping and self._groups.room(self._confirmed))
                 visit = self._parts.visits.visit(self._groups.open(self._parts.visits.prompt_id))
                 self._visits[visit.group_id] = visits.create_task(self._visit(visit))
 

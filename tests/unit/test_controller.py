@@ -429,6 +429,23 @@ def test_a_stopped_run_goes_on_and_ends_with_the_totals_of_one_that_was_not(tmp_
     assert told.split()[1] == str(30 * 4 * 3)  # responses, those before the stop included
 
 
+@pytest.mark.parametrize("seconds", [4.0, 4.5, 5.0, 5.5, 6.0])
+def test_nothing_is_admitted_after_a_stop(tmp_path: Path, seconds: float) -> None:
+    run = trial(tmp_path, lag=2)
+    begun_by_then: list[int] = []
+
+    def stop() -> None:
+        begun_by_then.extend(run.pool.started_under)
+        run.controller.stop()
+
+    async def stopped() -> int:
+        asyncio.get_running_loop().call_later(seconds, stop)
+        return await run.controller.run()
+
+    assert 0 < virtual_time.run(stopped()) < 30
+    assert list(run.pool.started_under) == begun_by_then
+
+
 def test_weights_that_are_changed_in_a_running_job_hold_from_the_next_step_on_and_after_a_resume(
     tmp_path: Path,
 ) -> None:
