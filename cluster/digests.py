@@ -1,10 +1,16 @@
-"""What each stage depends on, and so whether it has to be done again."""
+"""What each stage depends on, settings and data, and so whether it has to be done again."""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
 from cluster.run_folder import RunFolder, digest
 from configs.choices import SeedSource
 from configs.schema import Recipe
+from rollout.picture_store import FOLDER
 
 STAGES = (1, 2, 3)
 _COMMON = ("seed", "data", "model", "response", "learner")
@@ -26,12 +32,61 @@ def evaluation_digest(recipe: Recipe, number: int) -> str:
     return digest(recipe, ("evaluation",), training_digest(recipe, number), *files, *right)
 
 
+def training_rows(recipe: Recipe, number: int) -> str | None:
+    """Names the content of the files that a stage's training depends on, those of the stages before it included.
+
+    None where one of them is not on this machine.
+    """
+    return _rows(recipe, _trained_on(recipe, number))
+
+
+def evaluation_rows(recipe: Recipe, number: int) -> str | None:
+    """The same of its evaluation."""
+    return _rows(recipe, [*_trained_on(recipe, number), *recipe.data.evaluation.values()])
+
+
 def is_trained(recipe: Recipe, number: int) -> bool:
-    """Whether a stage was trained to its end from these settings and the same start."""
-    return RunFolder.of(recipe).stage(number).finished("training", training_digest(recipe, number))
+    """Whether a stage was trained to its end from these settings, the same start, and the rows that are there."""
+    stage = RunFolder.of(recipe).stage(number)
+    return stage.finished("training", training_digest(recipe, number), training_rows(recipe, number))
 
 
 def is_finished(recipe: Recipe, number: int) -> bool:
     """Whether it was evaluated, too."""
-    evaluated = RunFolder.of(recipe).stage(number).finished("evaluation", evaluation_digest(recipe, number))
+    stage = RunFolder.of(recipe).stage(number)
+    evaluated = stage.finished("evaluation", evaluation_digest(recipe, number), evaluation_rows(recipe, number))
     return evaluated and is_trained(recipe, number)
+
+
+def _trained_on(recipe: Recipe, number: int) -> list[str]:
+    return [recipe.data.stage1, recipe.data.stage2, recipe.data.stage3][:number]
+
+
+def _rows(recipe: Recipe, names: Iterable[str]) -> str | None:
+    found = hashlib.sha256()
+    try:
+        for name in names:
+            found.update(_content(Path(recipe.data.root) / name))
+    except FileNotFoundError:
+        return None
+    return found.hexdigest()[:16]
+
+
+def _content(path: Path) -> bytes:
+    """Of a file, or of all files of a folder and their names, but for the pictures that were taken out of rows."""
+    if not path.is_dir():
+        status = path.stat()
+        return _file_content(path.absolute(), status.st_size, status.st_mtime_ns)
+    found = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path)
+        if file.is_file() and FOLDER not in name.parts:
+            found.update(str(name).encode() + b"\0" + _content(file))
+    return found.digest()
+
+
+@lru_cache
+def _file_content(path: Path, size: int, changed: int) -> bytes:
+    """Read again where the size, in bytes, or the time of the last change, in ns, is another one."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

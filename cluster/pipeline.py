@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from cluster.digests import STAGES, evaluation_digest, training_digest
+from cluster.digests import STAGES, evaluation_digest, evaluation_rows, training_digest, training_rows
 from cluster.evaluation import Evaluated, evaluate, model_tokenizer
 from cluster.final_table import final_table
 from cluster.job_book import EVALUATING, SEEDING, TRAINING, JobBook, working_in
@@ -14,6 +14,7 @@ from cluster.learner_loss import through_losses
 from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
 from cluster.mirror import mirrored
+from cluster.prompt_lengths import refuse_too_long
 from cluster.ray_job import losses_ahead
 from cluster.room import Room
 from cluster.run_folder import RunFolder
@@ -68,14 +69,16 @@ def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolde
         logger.warning(loss)
     with working_in(run.path) as book:
         with stopped_before_it_began():
-            _prepare(recipe, run)
+            _prepare(recipe, run, numbers)
         asyncio.run(_stages(recipe, run, numbers, book, evaluated=evaluated))
     return run
 
 
-def _prepare(recipe: Recipe, run: RunFolder) -> None:
+def _prepare(recipe: Recipe, run: RunFolder, numbers: Sequence[int]) -> None:
     """Data and matcher checked before any model loads, the resolved recipe written, Ray joined."""
     check_data(recipe)
+    first = min(numbers)
+    refuse_too_long(recipe, starting_model(recipe) if first == 1 else str(run.stage(first - 1).model))
     write_resolved(recipe, run.recipe)
     connect(recipe.name)
 
@@ -95,25 +98,25 @@ async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: 
     async with until_told_to_stop(), mirrored(run.path, recipe.mirror), RolloutWorkers(recipe) as workers:
         for number in numbers:
             await _train(recipe, run, number, workers, book)
-            stage, mark = run.stage(number), evaluation_digest(recipe, number)
-            if evaluated and not stage.finished("evaluation", mark):
+            stage, mark = run.stage(number), (evaluation_digest(recipe, number), evaluation_rows(recipe, number))
+            if evaluated and not stage.finished("evaluation", *mark):
                 book.now(EVALUATING, number)
                 await _evaluate(recipe, run, number, workers)
-                stage.finish("evaluation", mark)
+                stage.finish("evaluation", *mark)
 
 
 async def _train(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:
     """Train a stage, unless that is done; a stage that was interrupted goes on from its checkpoint."""
-    stage, mark = run.stage(number), training_digest(recipe, number)
-    if stage.finished("training", mark):
+    stage, mark = run.stage(number), (training_digest(recipe, number), training_rows(recipe, number))
+    if stage.finished("training", *mark):
         return
-    stage.claim(mark)
+    stage.claim(*mark)
     book.now(SEEDING if number == 2 else TRAINING, number)
     if number == 3:
         await _reinforce(recipe, run, workers)
     else:
         await _fine_tune(recipe, run, number, workers, book)
-    stage.finish("training", mark)
+    stage.finish("training", *mark)
 
 
 async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:

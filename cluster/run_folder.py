@@ -67,14 +67,14 @@ class StageFolder:
         """Predictions and metrics on an evaluation file."""
         return self.path / "evaluation" / name
 
-    def claim(self, digest: str) -> None:
-        """Take the folder for training from these settings; what other settings left in it is set aside, whole."""
+    def claim(self, digest: str, rows: str | None = None) -> None:
+        """Take the folder for training from these settings and rows; what others left in it is set aside, whole."""
         mark = self.path / _SETTINGS
-        if self.path.exists() and not _names(mark, digest):
-            logger.warning("%s comes from other settings", self.path)
+        if self.path.exists() and not _names(mark, digest, rows):
+            logger.warning("%s comes from other %s", self.path, "data" if _names(mark, digest) else "settings")
             self.set_aside()
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_mark(mark, digest)
+        _write_mark(mark, digest, rows)
 
     def start_anew(self, *, force: bool) -> None:
         """Set aside what there is. Raises ValueError, without `force`, where that is a model or a checkpoint."""
@@ -99,26 +99,32 @@ class StageFolder:
         """Whether the stage's training ended, from whatever settings."""
         return (self.path / _DONE.format("training")).exists()
 
-    def finished(self, what: str, digest: str) -> bool:
-        """Whether the stage's training or evaluation ended, from the same settings and the same start."""
-        return _names(self.path / _DONE.format(what), digest)
+    def finished(self, what: str, digest: str, rows: str | None = None) -> bool:
+        """Whether the stage's training or evaluation ended, from the same settings, the same start and the same rows.
 
-    def finish(self, what: str, digest: str) -> None:
+        Without `rows`, or where the mark has none, whatever they were.
+        """
+        return _names(self.path / _DONE.format(what), digest, rows)
+
+    def finish(self, what: str, digest: str, rows: str | None = None) -> None:
         """Mark the stage's training or evaluation as ended."""
-        _write_mark(self.path / _DONE.format(what), digest)
+        _write_mark(self.path / _DONE.format(what), digest, rows)
 
     def unfinish(self, what: str) -> None:
         """Take such a mark back, where there is one."""
         (self.path / _DONE.format(what)).unlink(missing_ok=True)
 
 
-def _names(mark: Path, digest: str) -> bool:
-    return mark.exists() and bool(json.loads(mark.read_text(encoding="utf-8"))["digest"] == digest)
+def _names(mark: Path, digest: str, rows: str | None = None) -> bool:
+    if not mark.exists():
+        return False
+    written = json.loads(mark.read_text(encoding="utf-8"))
+    return bool(written["digest"] == digest and (rows is None or written.get("rows") in (None, rows)))
 
 
-def _write_mark(mark: Path, digest: str) -> None:
+def _write_mark(mark: Path, digest: str, rows: str | None) -> None:
     aside = mark.with_name(f".{mark.name}")
-    aside.write_text(json.dumps({"digest": digest}), encoding="utf-8")
+    aside.write_text(json.dumps({"digest": digest, "rows": rows}), encoding="utf-8")
     aside.rename(mark)
 
 

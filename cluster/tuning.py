@@ -19,6 +19,7 @@ from cluster.job_book import TRAINING, working_in
 from cluster.matchers import refuse_unusable
 from cluster.mirror import Mirror
 from cluster.pipeline import check_data, refuse_without_start
+from cluster.prompt_lengths import refuse_too_long
 from cluster.ray_job import losses_ahead
 from cluster.run_folder import RunFolder
 from cluster.stages import connect, read_file
@@ -57,7 +58,7 @@ def run_tuning(base: Recipe, trials: Sequence[Trial], *, stopping: bool, at_once
         logger.warning(loss)
     with working_in(folder) as book:
         with stopped_before_it_began():
-            _check(trials)
+            _check(trials, str(start.stage(2).model))
             _lay_out(trials, start, stopping=stopping)
             connect(base.name)
         _warn_of_size(trials)
@@ -67,17 +68,20 @@ def run_tuning(base: Recipe, trials: Sequence[Trial], *, stopping: bool, at_once
         return _tell(trials, folder)
 
 
-def _check(trials: Sequence[Trial]) -> None:
-    """The data once, and each trial's rewards against them."""
+def _check(trials: Sequence[Trial], model_dir: str) -> None:
+    """The data once, and each trial's rewards and lengths against them. `model_dir` is what they start from."""
     first, *others = (trial.recipe for trial in trials)
     check_data(first)
     for name, file in first.data.evaluation.items():
         if len({prompt.prompt_id for prompt in read_file(first, file)}) < 2:
             raise ValueError(f"data.evaluation.{name}: {file} has one prompt, and no intervals can be made of it")
+    refuse_too_long(first, model_dir)
     prompts = read_file(first, first.data.stage3)
     for recipe in others:
         if recipe.rewards != first.rewards:
             refuse_unusable(recipe, prompts)
+        if recipe.rl.response_tokens > first.rl.response_tokens or recipe.engine != first.engine:
+            refuse_too_long(recipe, model_dir)
 
 
 def _lay_out(trials: Sequence[Trial], start: RunFolder, *, stopping: bool) -> None:

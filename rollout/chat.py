@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from configs.schema import Data, Model
-from rollout.pictures import load_image
+from rollout.pictures import image_size, load_image
 from rollout.prompts import Message, Prompt
 
 PLACEHOLDER = "<image>"  # the place of a picture in a message's text
@@ -171,6 +171,22 @@ class ChatFormat:
         )
         ids = made["input_ids"][0].numpy().astype(np.int32)
         return Expanded(ids, made["pixel_values"], made.get("image_grid_thw"))
+
+    def length(self, prompt: Prompt) -> int:
+        """Tokens of the expanded prompt, told by the sizes of its pictures: no pixel is decoded.
+
+        Where the processor does not say how many features a picture has, it counts as one. Raises ValueError as
+        `render` does.
+        """
+        ids = self.render(prompt).token_ids
+        features_of = getattr(self._processor, "_get_num_multimodal_tokens", None)  # vLLM asks it, too
+        if not prompt.images or features_of is None:
+            return len(ids)
+        set_limits = {"min_pixels": self._limits.min_pixels, "max_pixels": self._limits.max_pixels}
+        changed = {name: pixels for name, pixels in set_limits.items() if pixels is not None}
+        sizes = [image_size(path)[::-1] for path in prompt.images]  # height first
+        features: list[int] = features_of(image_sizes=sizes, **changed)["num_image_tokens"]
+        return len(ids) - len(sizes) + sum(features)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer, chat template and image processor into a Hugging Face directory."""

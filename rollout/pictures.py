@@ -27,6 +27,14 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
         raise ValueError(f"{path}: the picture cannot be read ({error})") from error
 
 
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height of a picture that can be read, by its header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        with Image.open(path, formats=FORMATS) as picture:
+            return picture.size
+
+
 def _check_size(path: str, picture: Image.Image, max_pixels: int) -> None:
     if picture.width * picture.height > max_pixels:
         raise ValueError(

@@ -73,6 +73,17 @@ def test_pictures_are_scaled_into_the_limits(chat: ChatFormat, tmp_path: Path) -
     assert [grid.tolist() for grid in grids if grid is not None] == [[[1, 4, 4]], [[1, 6, 6]]]
 
 
+@pytest.mark.parametrize("limits", [LIMITS, ImageLimits()])
+@pytest.mark.parametrize("sides", [(28, 28), (140, 84), (61, 203)])
+def test_a_prompts_length_is_told_without_its_pixels(
+    tiny_model: Path, tmp_path: Path, limits: ImageLimits, sides: tuple[int, int]
+) -> None:
+    chat = ChatFormat(str(tiny_model), limits)
+    prompts = [ask("Why?"), ask("<image>or<image>?", *(picture(tmp_path, f"{i}.png", *sides) for i in range(2)))]
+
+    assert [chat.length(prompt) for prompt in prompts] == [len(chat.expand(prompt).token_ids) for prompt in prompts]
+
+
 @pytest.mark.parametrize(
     ("text", "pictures"),
     [("no place", 1), ("<image><image>", 1), ("<image>", 0), ("<image><|image_pad|>", 1)],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cluster.digests import evaluation_digest, training_digest
+from cluster.digests import evaluation_digest, evaluation_rows, training_digest, training_rows
 from configs.load import load_recipe
 from configs.schema import Recipe
+from rollout.picture_store import FOLDER
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 
@@ -64,3 +66,63 @@ def test_an_evaluation_depends_on_what_counts_as_right() -> None:
 
     assert trained_alike(override) == [True, True, False]
     assert evaluated_alike(demo(), demo(override)) == [False, False, False]
+
+
+def over(root: Path, *overrides: str) -> Recipe:
+    """With a file for everything."""
+    for name in ("stage1", "stage2", "stage3", "seen", "unseen"):
+        (root / f"{name}.jsonl").write_text(name, encoding="utf-8")
+    return demo(f"data.root={root}", *overrides)
+
+
+@pytest.mark.parametrize(
+    "changed, trained, evaluated",
+    [
+        ("stage1", [False, False, False], [False, False, False]),
+        ("stage2", [True, False, False], [True, False, False]),
+        ("stage3", [True, True, False], [True, True, False]),
+        ("unseen", [True, True, True], [False, False, False]),
+    ],
+)
+def test_a_stage_depends_on_what_is_in_its_files(
+    tmp_path: Path, changed: str, trained: list[bool], evaluated: list[bool]
+) -> None:
+    recipe = over(tmp_path)
+    before = [(training_rows(recipe, number), evaluation_rows(recipe, number)) for number in (1, 2, 3)]
+    (tmp_path / f"{changed}.jsonl").write_text("CHANGE"[: len(changed)], encoding="utf-8")
+    after = [(training_rows(recipe, number), evaluation_rows(recipe, number)) for number in (1, 2, 3)]
+
+    assert [one[0] == other[0] for one, other in zip(before, after, strict=True)] == trained
+    assert [one[1] == other[1] for one, other in zip(before, after, strict=True)] == evaluated
+
+
+def test_a_file_that_was_only_copied_is_the_same(tmp_path: Path) -> None:
+    recipe = over(tmp_path)
+    before = training_rows(recipe, 3)
+    os.utime(tmp_path / "stage1.jsonl", (0, 0))
+
+    assert training_rows(recipe, 3) == before is not None
+
+
+def test_a_folder_of_data_is_what_its_files_hold_and_are_called(tmp_path: Path) -> None:
+    recipe = over(tmp_path, "data.stage1=shards")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.jsonl").write_text("1")
+    found = {training_rows(recipe, 1)}
+    (tmp_path / "shards" / "b.jsonl").write_text("2")
+    found.add(training_rows(recipe, 1))
+    (tmp_path / "shards" / "b.jsonl").rename(tmp_path / "shards" / "c.jsonl")
+    found.add(training_rows(recipe, 1))
+    (tmp_path / "shards" / FOLDER).mkdir()  # where the folder is the data's root
+    (tmp_path / "shards" / FOLDER / "1.png").write_text("of a row")
+    found.add(training_rows(recipe, 1))
+
+    assert len(found) == 3 and None not in found
+
+
+def test_where_a_file_is_not_here_nothing_is_said_of_rows(tmp_path: Path) -> None:
+    recipe = over(tmp_path)
+    (tmp_path / "stage2.jsonl").unlink()
+
+    assert training_rows(recipe, 1) is not None
+    assert training_rows(recipe, 2) is training_rows(recipe, 3) is evaluation_rows(recipe, 3) is None

@@ -46,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(pipeline, "_prepare", lambda recipe, run: None)
+    monkeypatch.setattr(pipeline, "_prepare", lambda *_: None)
     monkeypatch.setattr(pipeline, "_fine_tune", fine_tune)
     monkeypatch.setattr(pipeline, "_reinforce", reinforce)
     monkeypatch.setattr(pipeline, "_evaluate", evaluate)
@@ -69,6 +69,27 @@ def test_a_pipeline_that_is_told_to_stop_has_finished_what_it_finished(recipe: R
     with pytest.raises(Stopped):
         run_pipeline(recipe)
     assert asked == ["evaluate 3"]
+
+
+def test_a_stage_whose_rows_were_changed_is_done_again_and_what_was_there_is_kept(
+    tmp_path: Path, asked: list[str]
+) -> None:
+    for name in ("stage1", "stage2", "stage3", "seen", "unseen"):
+        (tmp_path / f"{name}.jsonl").write_text(name, encoding="utf-8")
+    recipe = load_recipe(DEMO, [f"output={tmp_path}/run", f"data.root={tmp_path}"])
+    with pytest.raises(Stopped):
+        run_pipeline(recipe)
+    asked.clear()
+
+    (tmp_path / "stage2.jsonl").write_text("other rows", encoding="utf-8")
+    assert [is_trained(recipe, number) for number in (1, 2, 3)] == [True, False, False]
+    with pytest.raises(Stopped):
+        run_pipeline(recipe)
+
+    assert asked == ["train 2", "evaluate 2", "train 3", "evaluate 3"]
+    assert sorted(path.name for path in (tmp_path / "run").glob("stage*")) == [
+        "stage1", "stage2", "stage2.1", "stage3", "stage3.1",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("evaluated, done", [(False, ["train 1"]), (True, ["train 1", "evaluate 1"])])
