@@ -24,6 +24,7 @@ class Phase(StrEnum):
     EVALUATING = "evaluating"
     PUBLISHING = "publishing"  # new weights
     SAVING = "saving"  # a checkpoint, or the model
+    FAILED = "failed"  # nothing more: it ended by an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,14 @@ class Gauges:
         """Show what the job does."""
         self._show({f"phase/{one}": float(one is phase) for one in Phase})
 
-    def close(self) -> None:
-        """All is undefined from now on: Ray cannot take a gauge back, and the process may have other stages to run."""
+    def close(self, *, failed: bool = False) -> None:
+        """All is undefined from now on: Ray cannot take a gauge back, and the process may have other stages to run.
+
+        But for one: that the stage failed, where it did.
+        """
         self._closed.set()
         self._thread.join()
-        self._show(dict.fromkeys(self._values))
+        self._show({**dict.fromkeys(self._values), **({f"phase/{Phase.FAILED}": 1.0} if failed else {})})
         self._set()
 
     def _show(self, metrics: Mapping[str, float | None]) -> None:

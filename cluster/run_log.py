@@ -114,12 +114,13 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Cancelled is what a job is that is told to stop before its first step.
+        failed = error is not None and not isinstance(error, Stopped | CancelledError)
         self._file.close()
         if self._gauges is not None:
-            self._gauges.close()
+            self._gauges.close(failed=failed)
         if self._wandb is not None:
-            # Cancelled is what a job is that is told to stop before its first step.
-            self._wandb.finish(exit_code=0 if error is None or isinstance(error, Stopped | CancelledError) else 1)
+            self._wandb.finish(exit_code=int(failed))
 
 
 def _step_of(line: bytes) -> float:

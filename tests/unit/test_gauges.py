@@ -6,8 +6,10 @@ import json
 import math
 import re
 import time
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from cluster.gauges import Gauges, Phase
 from cluster.monitors import WINDOW, Monitor
 from cluster.run_log import RunLog
 from cluster.sft_columns import SFT_COLUMNS
+from cluster.stopped import Stopped
 from configs.load import load_recipe
 from learner.ledger import DropReason
 from tests.unit import virtual_time
@@ -97,13 +100,13 @@ def alerts() -> Iterator[str]:
 
 @pytest.mark.parametrize("expression", [*queries(), *alerts()])
 def test_dashboard_and_alerts_ask_for_gauges_and_tags_that_there_are(expression: str) -> None:
-    gauges = re.findall(r"\bray_\w+", expression)
+    found = re.findall(r"\b(ray_\w+)(?:{([^}]*)})?", expression)
     tags = {tag.strip() for listed in re.findall(r"by \(([^)]*)\)", expression) for tag in listed.split(",")}
-    selected = set(re.findall(r"(\w+)(?:=~|=)\"", expression))
 
-    assert gauges
-    assert [name for name in gauges if name not in TAGS] == []
-    assert tags | selected <= set.intersection(*(TAGS[name] for name in gauges))
+    assert found
+    assert [name for name, _ in found if name not in TAGS] == []
+    assert tags <= set.intersection(*(TAGS[name] for name, _ in found))
+    assert [(name, tag) for name, of in found for tag in re.findall(r"(\w+)=~?\"", of) if tag not in TAGS[name]] == []
 
 
 def test_the_dashboard_shows_every_gauge_but_those_that_say_less_than_others() -> None:
@@ -210,6 +213,26 @@ def test_a_stage_that_has_ended_says_nothing_more(ray_has: Values) -> None:
 
     assert {math.isnan(value) for of in ray_has.values() for value in of.values()} == {True}
     assert not gauges._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "error, failed", [(None, False), (Stopped("at step 1"), False), (CancelledError(), False), (OSError("disk"), True)]
+)
+def test_of_a_stage_that_fails_this_remains(
+    tmp_path: Path, ray_has: Values, monkeypatch: pytest.MonkeyPatch, error: BaseException | None, failed: bool
+) -> None:
+    monkeypatch.setattr("cluster.run_log.ray.is_initialized", lambda: True)
+
+    recipe = load_recipe(ROOT / "configs" / "emoji" / "demo.yaml")
+
+    with suppress(Stopped, CancelledError, OSError), RunLog(tmp_path, "stage3", SFT_COLUMNS, recipe) as log:
+        log.phase(Phase.TRAINING)
+        log.log({"loss": 0.5}, 1)
+        if error is not None:
+            raise error
+
+    remaining = {(name, *tags): v for name, of in ray_has.items() for tags, v in of.items() if not math.isnan(v)}
+    assert remaining == ({("caliber_phase_by_name", "emoji", "stage3", "failed"): 1.0} if failed else {})
 
 
 def test_a_log_without_ray_sets_no_gauges(tmp_path: Path, ray_has: Values) -> None:
