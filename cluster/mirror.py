@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,11 +48,12 @@ class Mirror:
             raise MirrorError(f"mirror.address: {address}: {error}") from error
         self._copied = _recorded(folder / _RECORD, address)
 
-    def send(self, *, whole: bool) -> None:
+    def send(self, *, whole: bool, seconds: float = math.inf) -> None:
         """Copy what has changed, and remove what is no longer here. `whole`: the rollouts too, which may be many.
 
-        Raises MirrorError where a file cannot be copied; those before it are.
+        Raises MirrorError where a file cannot be copied, or is not begun within so many `seconds`; those before it are.
         """
+        until = time.monotonic() + seconds
         here = _stamps(self._folder)
         wanted = [name for name in here if whole or _AT_THE_END not in Path(name).parts]
         changed = sorted((name for name in wanted if self._copied.get(name) != here[name]), key=_is_mark)
@@ -59,7 +62,9 @@ class Mirror:
             gone = there - here.keys()
             for name in filter(_is_mark, there & {*gone, *changed}):
                 self._storage.rm_file(self._at(name))
-            for name in changed:
+            for number, name in enumerate(changed):
+                if time.monotonic() >= until:
+                    raise TimeoutError(f"{number} of {len(changed)} files are copied after {seconds:.0f} s")
                 self._put(name, here[name])
             for name in gone:
                 if not _is_mark(name):
@@ -129,7 +134,7 @@ async def mirrored(folder: Path, settings: Settings) -> AsyncIterator[None]:
         yield
         return
     mirror, ended = Mirror(folder, settings.address), asyncio.Event()
-    copying = asyncio.create_task(_keep(mirror, settings.seconds_between_copies, ended))
+    copying = asyncio.create_task(_keep(mirror, settings, ended))
     try:
         yield
     except BaseException:
@@ -141,7 +146,8 @@ async def mirrored(folder: Path, settings: Settings) -> AsyncIterator[None]:
     await copying
 
 
-async def _keep(mirror: Mirror, seconds: float, ended: asyncio.Event) -> None:
+async def _keep(mirror: Mirror, settings: Settings, ended: asyncio.Event) -> None:
+    seconds = settings.seconds_between_copies
     while not ended.is_set():
         try:
             async with asyncio.timeout(seconds):
@@ -151,7 +157,7 @@ async def _keep(mirror: Mirror, seconds: float, ended: asyncio.Event) -> None:
                 await asyncio.to_thread(mirror.send, whole=False)
             except MirrorError as error:
                 logger.error("NOT MIRRORED, the next copy is tried in %.0f s: %s", seconds, error)
-    await asyncio.to_thread(mirror.send, whole=True)
+    await asyncio.to_thread(mirror.send, whole=True, seconds=settings.seconds_for_last_copy)
 
 
 def _is_mark(name: str) -> bool:

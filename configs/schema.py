@@ -288,6 +288,9 @@ class Mirror(Section):
     storage's library looks for them, never from here."""
     seconds_between_copies: PositiveFloat = 300.0
     """Seconds from one copy of what has changed to the next. Rollouts are copied at a job's end."""
+    seconds_for_last_copy: PositiveFloat = 3600.0
+    """Seconds after which the copy at a job's end is given up, and the job fails. A file that has been begun is copied
+    to its end, for which its storage's own limits hold. What is there then is good to go on from, as far as it goes."""
 
 
 class Recipe(Section):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -246,6 +247,29 @@ def test_a_last_copy_that_fails_is_the_jobs_failure_unless_it_has_one(
     with pytest.raises(MirrorError if failure is None else KeyError):
         asyncio.run(job())
     assert ("NOT MIRRORED: " in caplog.text) == (failure is not None)
+
+
+def test_a_last_copy_that_takes_too_long_is_given_up_and_the_next_goes_on_from_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, put_file = f"file://{tmp_path}/away", LocalFileSystem.put_file
+
+    def slow(self: object, *given: object, **more: object) -> None:
+        time.sleep(0.1)
+        put_file(self, *given, **more)  # type: ignore[arg-type]
+
+    async def job(seconds: float) -> None:
+        async with mirrored(run, Settings(address=address, seconds_for_last_copy=seconds)):
+            pass
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", slow)
+    with pytest.raises(MirrorError, match=f"1 of {len(RUN)} files are copied after 0 s"):
+        asyncio.run(job(0.05))
+    assert len(there(address)) == 1
+    assert not [name for name in there(address) if name.endswith("-done.json")]
+
+    asyncio.run(job(60.0))
+    assert there(address) == RUN
 
 
 def test_without_an_address_there_is_no_mirror(run: Path) -> None:
