@@ -16,6 +16,7 @@ class RowKind(StrEnum):
     MESSAGES = "messages"
     CONVERSATIONS = "conversations"
     PROMPT = "prompt"
+    INSTRUCTION = "instruction"
 
 
 def kind_of(written: Mapping[str, object], columns: Container[str]) -> RowKind:
@@ -24,6 +25,8 @@ def kind_of(written: Mapping[str, object], columns: Container[str]) -> RowKind:
     Raises RowError where nothing tells, or too much.
     """
     found = [kind for kind in RowKind if written.get(kind) is not None]
+    if len(found) > 1 and RowKind.INSTRUCTION in found:  # a system message, say, beside the question
+        found.remove(RowKind.INSTRUCTION)
     named = [kind for kind in found if kind in columns]
     if len(named or found) == 1:
         return (named or found)[0]
@@ -39,6 +42,8 @@ def described(kind: RowKind, written: Mapping[str, object]) -> str:
         return "messages with OpenAI's content parts" if _has_addresses(written[kind]) else "messages"
     if kind is RowKind.CONVERSATIONS:
         return "ShareGPT's conversations"
+    if kind is RowKind.INSTRUCTION:
+        return "Alpaca's instructions"
     if "reward_spec" in written or "env_class" in written:
         return "SkyRL's prompts"
     return "verl's prompts" if "reward_model" in written or "data_source" in written else "prompts"

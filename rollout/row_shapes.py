@@ -3,16 +3,18 @@
     messages       {"messages": [{"role", "content"}]}            chats, LLaMA-Factory's, OpenAI's content parts
     conversations  {"conversations": [{"from", "value"}]}         ShareGPT, LLaMA-Factory's, VECBench
     prompt         {"prompt": text or messages, "response"?}      verl, SkyRL, plain columns
+    instruction    {"instruction", "input"?, "output"?, "history"?}   Alpaca, LLaMA-Factory
 
 and in each of them {"id"?, "task"?, "system"?, "images" or "image"?, "candidates"?, and what is known of the truth}:
 "reference", or else "ground_truth", or else the one in verl's "reward_model" or in SkyRL's "reward_spec". A reference
 is {"label"} or {"counts": {candidate: votes}} or both. A content is text with `<image>` at the place of each picture,
-or a list of parts; a prompt that is a text without such places has its pictures before it. Keys not named here are
-left alone, but for those of a reference.
+or a list of parts; a prompt or an instruction that is a text without such places has its pictures before it. Keys not
+named here are left alone, but for those of a reference.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated
@@ -100,6 +102,10 @@ class _Known(Shape):
             counts=reference.counts,
         )
 
+    def placed(self, question: str) -> str:
+        """A question in text with its pictures before it, where it has no places for them."""
+        return question if PLACEHOLDER in question else PLACEHOLDER * len(self.image or self.images) + question
+
     def _label(self, reference: _Reference) -> str | None:
         rules = [rule.ground_truth for rule in (self.reward_model, self.reward_spec) if rule is not None]
         given = [reference.label, *([] if reference.counts else [self.ground_truth, *rules])]
@@ -151,14 +157,28 @@ class _PromptRow(_Known):
     def _prompt(self) -> list[Turn]:
         if not isinstance(self.prompt, str):
             return self.prompt
-        unplaced = 0 if PLACEHOLDER in self.prompt else len(self.image or self.images)
-        return [Turn(role="user", content=PLACEHOLDER * unplaced + self.prompt)]
+        return [Turn(role="user", content=self.placed(self.prompt))]
+
+
+class _InstructionRow(_Known):
+    instruction: str
+    input: str | None = None  # what the instruction is about, in a line of its own
+    output: str | None = None
+    history: list[Annotated[tuple[str, str], Field(strict=False)]] | None = None  # questions and answers before it
+
+    def turns(self) -> tuple[Message, ...]:
+        said = [text for pair in self.history or () for text in pair]
+        asked = f"{self.instruction}\n{self.input}" if self.input else self.instruction
+        texts = [*said, asked if PLACEHOLDER in "".join(said) else self.placed(asked), *filter(None, [self.output])]
+        roles = itertools.cycle(("user", "assistant"))
+        return tuple(Message(role, text) for role, text in zip(roles, texts, strict=False))
 
 
 _SHAPES: Mapping[RowKind, type[_Known]] = {
     RowKind.MESSAGES: _MessagesRow,
     RowKind.CONVERSATIONS: _ConversationsRow,
     RowKind.PROMPT: _PromptRow,
+    RowKind.INSTRUCTION: _InstructionRow,
 }
 
 

@@ -106,6 +106,18 @@ def skyrl(name: str) -> dict[str, object]:
     )
 
 
+def alpaca(name: str) -> dict[str, object]:
+    return row(
+        name,
+        system=SYSTEM,
+        instruction="Which emotion?",
+        input="",
+        output=response(name),
+        images=[path(name)],
+        ground_truth=LABELS[name],
+    )
+
+
 def columns(name: str) -> dict[str, object]:
     """Columns of other names, and a label that is a number."""
     return {
@@ -224,6 +236,7 @@ FORMATS = {
         "ShareGPT's conversations (a Hugging Face dataset on disk, 2 files)",
         "data/data-00001-of-00002.arrow:1",
     ),
+    "alpaca": Format(as_list, alpaca, "Alpaca's instructions (a list in JSON)", "data.json:2"),
     "columns": Format(
         as_saved,
         columns,

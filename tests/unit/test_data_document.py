@@ -56,6 +56,7 @@ def test_the_documentation_has_an_example_of_every_format() -> None:
         "openai",
         "sharegpt",
         "vecbench",
+        "alpaca",
         "verl",
         "skyrl",
         "plain",

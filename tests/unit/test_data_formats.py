@@ -234,3 +234,35 @@ def test_no_row_and_no_columns_do_more_than_make_faults(
         read(as_lines(root, [row]), root, named)
     except DataError as error:
         assert all(problem.startswith(f"{root}/data.jsonl:") for problem in error.problems)
+
+
+def test_an_instruction_has_its_input_below_it_and_its_history_before_it(folder: Path) -> None:
+    turns = {"history": [["Who is it?", "A child."]], "instruction": "Which emotion?", "input": "Look at the eyes."}
+    row = {"id": "1", **turns, "output": "joy", "images": ["pictures/1.png"], "ground_truth": "joy"}
+
+    [prompt] = read(as_lines(folder, [row]), folder)
+
+    assert [(message.role, message.text) for message in prompt.messages] == [
+        ("user", "Who is it?"),
+        ("assistant", "A child."),
+        ("user", "<image>Which emotion?\nLook at the eyes."),
+    ]
+    assert prompt.response == "joy"
+
+
+def test_pictures_of_an_instruction_stay_where_its_history_has_them(folder: Path) -> None:
+    turns = {"history": [["<image>Who is it?", "A child."]], "instruction": "Which emotion?", "output": ""}
+    row = {"id": "1", **turns, "images": ["pictures/1.png"], "ground_truth": "joy"}
+
+    [prompt] = read(as_lines(folder, [row]), folder, response=False)
+
+    assert [message.text for message in prompt.messages] == ["<image>Who is it?", "A child.", "Which emotion?"]
+    assert prompt.response is None
+
+
+def test_an_instruction_beside_a_question_is_left_alone(folder: Path) -> None:
+    row = {"id": "1", "prompt": "Which emotion?", "instruction": "Be short.", "ground_truth": "joy"}
+
+    [prompt] = read(as_lines(folder, [row]), folder, response=False)
+
+    assert [message.text for message in prompt.messages] == ["Which emotion?"]

@@ -345,7 +345,7 @@ def test_a_row_that_has_no_key_of_any_kind_is_answered_with_what_was_looked_for(
     [fault] = faults(folder, "{}")
 
     assert fault.startswith(
-        "1: has none of `messages`, `conversations`, `prompt` to tell its format by, only the keys of"
+        "1: has none of `messages`, `conversations`, `prompt`, `instruction` to tell its format by, only the keys of"
     )
 
 
