@@ -17,7 +17,7 @@ from pathlib import Path
 import configs
 from cluster.cli_export import add_export_command
 from cluster.cli_init import add_init_command
-from cluster.cli_jobs import add_job_commands, submit_all, takes_address
+from cluster.cli_jobs import add_job_commands, submit_all, takes_address, takes_environment
 from cluster.cli_parts import (
     command,
     job_recipe,
@@ -161,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--stage", type=int, choices=[1, 2, 3], help="only this one, from the model of the one before")
     part.add_argument("--submit", action="store_true", help="each stage as a job of a Ray cluster")
     takes_address(pipeline)
+    takes_environment(pipeline)
     takes_fresh(pipeline)
     takes_place(pipeline)
 
@@ -246,6 +247,9 @@ def _eval(options: argparse.Namespace) -> int:
 def _pipeline(options: argparse.Namespace) -> int:
     if options.submit:
         return submit_all(options)
+    for name, given in (("--address", options.address), ("--runtime-env-json", options.runtime_env_json)):
+        if given is not None:
+            raise ValueError(f"{name} is for jobs that are submitted: add --submit, or leave it out")
     from cluster.pipeline import run_one_stage, run_pipeline
 
     if options.fresh and options.stage not in (None, 3):

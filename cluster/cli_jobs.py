@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from cluster.cli_parts import command, takes_recipe, usable_recipe
@@ -16,6 +17,7 @@ def add_job_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     submit.add_argument("--stage", type=int, choices=[1, 2, 3], default=3, help="which (default: %(default)s)")
     submit.add_argument("--no-wait", action="store_true", help="print the job's id and leave it")
     takes_address(submit)
+    takes_environment(submit)
 
     status = command(commands, "status", _status, "how far a run is: its stages, their last numbers, its jobs")
     status.add_argument("run", type=Path, help="the run's folder (a recipe's `output`)")
@@ -29,12 +31,33 @@ def takes_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def takes_environment(parser: argparse.ArgumentParser) -> None:
+    """What else a job's processes get."""
+    parser.add_argument(
+        "--runtime-env-json",
+        type=_environment,
+        metavar="JSON",
+        help='as `ray job submit` has it, for {"env_vars": {"NAME": "value"}} or packages; no secrets, Ray shows it',
+    )
+
+
+def _environment(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no object of JSON")
+    return found
+
+
 def _submit(options: argparse.Namespace) -> int:
     recipe = usable_recipe(options)
     from cluster.job_client import JobClient
     from cluster.submit import Request, submit_stage
 
-    request = Request.of(options.recipe, recipe, options.stage, options.overrides, evaluated=False)
+    given, environment = (options.recipe, recipe, options.stage, options.overrides), options.runtime_env_json
+    request = Request.of(*given, evaluated=False, environment=environment)
     return submit_stage(JobClient.connected(options.address), request, wait=not options.no_wait)
 
 
@@ -47,7 +70,8 @@ def submit_all(options: argparse.Namespace) -> int:
     from cluster.job_client import JobClient
     from cluster.submit import submit_pipeline
 
-    return submit_pipeline(JobClient.connected(options.address), options.recipe, recipe, options.overrides)
+    client, environment = JobClient.connected(options.address), options.runtime_env_json
+    return submit_pipeline(client, options.recipe, recipe, options.overrides, environment)
 
 
 def _status(options: argparse.Namespace) -> int:

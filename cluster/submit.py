@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,10 +29,20 @@ class Request:
     runtime_env: dict[str, object]
 
     @classmethod
-    def of(cls, file: Path, recipe: Recipe, stage: int, overrides: Sequence[str], *, evaluated: bool) -> Request:
+    def of(
+        cls,
+        file: Path,
+        recipe: Recipe,
+        stage: int,
+        overrides: Sequence[str],
+        *,
+        evaluated: bool,
+        environment: Mapping[str, object] | None = None,
+    ) -> Request:
         """The job gets the working folder, and takes relative folders of the recipe from where it lies now.
 
-        Raises ValueError for a recipe that is not in it.
+        `environment` is added to it, in the form of Ray's `runtime_env`. Raises ValueError for a recipe that is not in
+        the folder, and for an environment that brings another one.
         """
         here = Path.cwd()
         if not file.resolve().is_relative_to(here):
@@ -51,13 +61,27 @@ class Request:
             submission_id=f"{readable}-stage{stage}-{time.strftime('%Y%m%d-%H%M%S')}",
             entrypoint=shlex.join(words),
             metadata={"recipe": name, "stage": str(stage), "output": str(output)},
-            runtime_env={
-                "working_dir": str(here),
-                "excludes": [f"/{output.relative_to(here)}"] if output.is_relative_to(here) else [],
-                # One wait for the step that is under way, one for what has to be closed; Ray's own limit is 3 s.
-                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(int(2 * recipe.rl.seconds_per_wait))},
-            },
+            runtime_env=_with(
+                environment or {},
+                {
+                    "working_dir": str(here),
+                    "excludes": [f"/{output.relative_to(here)}"] if output.is_relative_to(here) else [],
+                    # One wait for the step that is under way, one for what has to be closed; Ray's own limit is 3 s.
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(int(2 * recipe.rl.seconds_per_wait))},
+                },
+            ),
         )
+
+
+def _with(given: Mapping[str, object], ours: dict[str, object]) -> dict[str, object]:
+    variables = given.get("env_vars", {})
+    if taken := sorted(given.keys() & ours.keys() - {"env_vars"}):
+        raise ValueError(f"--runtime-env-json: {', '.join(taken)}: the job gets the folder where the command is given")
+    if not isinstance(variables, Mapping) or not all(isinstance(value, str) for value in variables.values()):
+        raise ValueError(f"--runtime-env-json: env_vars is {variables!r}, expected an object with texts as values")
+    own = ours["env_vars"]
+    assert isinstance(own, dict)
+    return {**given, **ours, "env_vars": {**own, **variables}}
 
 
 def submit_stage(client: JobClient, request: Request, *, wait: bool) -> int:
@@ -71,7 +95,13 @@ def submit_stage(client: JobClient, request: Request, *, wait: bool) -> int:
     return _code(client.follow(request.submission_id))
 
 
-def submit_pipeline(client: JobClient, file: Path, recipe: Recipe, overrides: Sequence[str]) -> int:
+def submit_pipeline(
+    client: JobClient,
+    file: Path,
+    recipe: Recipe,
+    overrides: Sequence[str],
+    environment: Mapping[str, object] | None = None,
+) -> int:
     """Submit the stages that are not finished, each when the one before has ended; returns the first bad exit code.
 
     A stage whose job runs already is followed. Raises Stopped where a job was stopped, or Ctrl-C was given.
@@ -80,7 +110,7 @@ def submit_pipeline(client: JobClient, file: Path, recipe: Recipe, overrides: Se
         if is_finished(recipe, stage):
             print(f"stage {stage} is finished")
             continue
-        request = Request.of(file, recipe, stage, overrides, evaluated=True)
+        request = Request.of(file, recipe, stage, overrides, evaluated=True, environment=environment)
         running = _running(client, request)
         if running is not None and running.entrypoint != request.entrypoint:
             raise _taken(running, request)

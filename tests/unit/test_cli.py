@@ -94,10 +94,10 @@ ARGUMENTS = {
     "rescore": "run SETTING=VALUE --trace",
     "report": "run --trace --out --rollouts --live --port",
     "view": "run --trace --filter --from --search --limit",
-    "pipeline": f"{RECIPE_WORDS} --stage --submit --address --fresh --force --from",
+    "pipeline": f"{RECIPE_WORDS} --stage --submit --address --runtime-env-json --fresh --force --from",
     "tune": f"{RECIPE_WORDS} --samples --seed --at-once --run-all",
     "export": "run destination --stage --form --trace",
-    "submit": f"{RECIPE_WORDS} --stage --no-wait --address",
+    "submit": f"{RECIPE_WORDS} --stage --no-wait --address --runtime-env-json",
     "status": "run --address --trace",
     "doctor": "--trace",
 }

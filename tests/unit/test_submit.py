@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from cluster.cli import _parser
+from cluster.cli import _parser, main
 from cluster.digests import evaluation_digest, training_digest
 from cluster.run_folder import RunFolder
 from cluster.stopped import Stopped
@@ -109,6 +109,52 @@ def test_a_job_is_the_command_that_would_do_it_here_with_the_overrides(
     assert words == ["python", "-m", "cluster", *command, "--from", str(here), *OVERRIDES]
     options, rest = _parser().parse_known_args(words[3:])
     assert (options.recipe, options.place, [*options.overrides, *rest]) == (FILE, here, OVERRIDES)
+
+
+def test_a_job_gets_the_environment_that_is_asked_for_beside_its_own(here: Path) -> None:
+    mine = {"env_vars": {"NCCL_DEBUG": "INFO"}, "pip": ["my-scorer"]}
+
+    asked = Request.of(FILE, recipe(), 3, OVERRIDES, evaluated=False, environment=mine).runtime_env
+
+    assert asked == {
+        **request(3).runtime_env,
+        "pip": ["my-scorer"],
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "100", "NCCL_DEBUG": "INFO"},
+    }
+
+
+@pytest.mark.parametrize(
+    "mine, fault",
+    [
+        ({"working_dir": "/elsewhere"}, "--runtime-env-json: working_dir: the job gets the folder"),
+        ({"env_vars": {"NUMBER": 1}}, "env_vars is {'NUMBER': 1}, expected an object with texts"),
+        ({"env_vars": ["NAME=value"]}, "expected an object with texts"),
+    ],
+)
+def test_an_environment_that_is_none_or_brings_another_folder_is_refused(
+    here: Path, mine: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        Request.of(FILE, recipe(), 3, OVERRIDES, evaluated=False, environment=mine)
+
+
+@pytest.mark.parametrize("words", ["submit {} --runtime-env-json [1]", "pipeline {} --submit --runtime-env-json {{"])
+def test_an_environment_that_is_no_json_object_is_refused_by_name(
+    here: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words.format(FILE).split())
+
+    assert "argument --runtime-env-json: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--address=http://there:8265", "--runtime-env-json={}"])
+def test_what_is_for_submitted_jobs_is_refused_for_a_pipeline_here(
+    here: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main(["pipeline", str(FILE), option, *OVERRIDES]) == 2
+
+    assert f"{option.partition('=')[0]} is for jobs that are submitted" in capsys.readouterr().err
 
 
 def test_a_job_can_be_told_by_its_id_and_belongs_to_its_run(here: Path) -> None:
