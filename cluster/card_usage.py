@@ -62,7 +62,8 @@ def _by_vllm(adapter: bool, chat: ChatFormat, temperature: float, tokens: int) -
     return f"""\
 from vllm import LLM, SamplingParams
 {lora}
-llm = {loaded}
-sampling = SamplingParams(temperature={temperature:g}, max_tokens={tokens}{never})
-response = llm.chat(messages, sampling{asked})[0].outputs[0].text
+if __name__ == "__main__":  # vLLM starts processes, and those may read this file
+    llm = {loaded}
+    sampling = SamplingParams(temperature={temperature:g}, max_tokens={tokens}{never})
+    response = llm.chat(messages, sampling, use_tqdm=False{asked})[0].outputs[0].text
 """

@@ -1,10 +1,14 @@
-"""The example that trains, with fewer steps: `examples/own-data` through all three stages, on real Ray and vLLM."""
+"""The example that trains, with fewer steps: `examples/own-data` through its stages and into use, Ray and vLLM real."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,25 +18,78 @@ from cluster.cli import main
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own-data"
-FEWER = (
-    "stage1.steps=120",
-    "stage2.steps=80",
-    "seeding.samples_per_prompt=4",
-    "seeding.rows_per_prompt=2",
-    "rl.steps=3",
-)
+STEPS = 3  # of stage 3, of which a user has more
 
 
-def test_own_data_go_through_all_three_stages(
-    own_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(EXAMPLE, tmp_path / "own-data", ignore=shutil.ignore_patterns("run", "data"))
-    monkeypatch.chdir(tmp_path / "own-data")
-    subprocess.run([sys.executable, "weather.py"], check=True)
+@pytest.fixture(scope="module")
+def finished(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The example's folder, in which its pipeline ran; commands are given in it."""
+    folder = tmp_path_factory.mktemp("examples") / "own-data"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("run", "data"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        subprocess.run([sys.executable, "weather.py"], check=True)
+        assert main(["pipeline", "recipe.yaml", f"rl.steps={STEPS}"]) == 0
+        yield folder
 
-    code = main(["pipeline", "recipe.yaml", *FEWER])
 
-    assert code == 0
+def test_own_data_go_through_all_three_stages(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pipeline", "recipe.yaml", f"rl.steps={STEPS}"]) == 0  # nothing is done again
+
     table = capsys.readouterr().out
     assert all(f"stage{number}" in table for number in (1, 2, 3)), table
-    assert len((tmp_path / "own-data" / "run" / "stage3" / "log.jsonl").read_text().splitlines()) >= 3
+    assert len((finished / "run" / "stage3" / "log.jsonl").read_text().splitlines()) >= STEPS
+
+
+def test_answers_are_withheld_below_a_threshold_that_held_out_rows_gave(
+    finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held_out = ["--risk", "0.4", "--calibrate", "data/stage2.jsonl", "--recalibrate", "isotonic"]
+
+    code = main(["predict", "run", "data/test.jsonl", "--samples", "3", *held_out, "--out", "predictions.jsonl"])
+
+    rows = [json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines()]
+    told = capfd.readouterr().err
+    assert code == 0
+    assert len(rows) == len((finished / "data" / "test.jsonl").read_text().splitlines())
+    above = re.search(r"^kept are answers with (any confidence|a confidence above (\S+)): ", told, re.MULTILINE)
+    assert above is not None, told
+    stated = [row for row in rows if row["answer"] is not None]
+    kept = [row["raw_confidence"] > float(above[2] or -1) for row in stated]
+    assert any(kept)
+    assert [not row["abstained"] for row in stated] == kept
+    assert all(row["abstained"] for row in rows if row["answer"] is None and above[2])
+    by_raw = sorted((row["raw_confidence"], row["confidence"]) for row in stated)
+    assert [better for _, better in by_raw] == sorted(better for _, better in by_raw)  # recalibrated in their order
+
+
+@pytest.mark.parametrize("library", ["transformers", "vLLM"])
+def test_the_code_on_an_exports_card_runs_as_it_stands(finished: Path, exported: Path, library: str) -> None:
+    card = (exported / "README.md").read_text()
+    (messages,) = re.findall(r"```json\n(.+?)\n```", card, re.DOTALL)
+    reader, *uses = re.findall(r"```python\n(.+?)\n```", card, re.DOTALL)
+    use = dict(zip(["transformers", "vLLM"], uses, strict=True))[library]
+    script = exported.parent / f"by_{library}.py"
+    shown = "    " * (library == "vLLM") + "print('said', read(response), flush=True)"
+    script.write_text("\n".join([f"messages = {messages}", reader, use.replace("FOLDER", str(exported)), shown]))
+
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=exported.parent,
+        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},  # GiB; by itself it takes most of the machine's memory
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (said,) = re.findall(r"^said \('(dry|drizzle|rain)', (.+)\)$", done.stdout, re.MULTILINE)
+    assert 0 <= float(said[1]) <= 1
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's last model, for others."""
+    folder = tmp_path_factory.mktemp("exported") / "weather"
+    assert main(["export", "run", str(folder)]) == 0
+    return folder
