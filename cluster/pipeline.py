@@ -17,7 +17,7 @@ from cluster.mirror import mirrored
 from cluster.prompt_lengths import refuse_too_long
 from cluster.ray_job import losses_ahead
 from cluster.room import Room
-from cluster.run_folder import RunFolder
+from cluster.run_folder import RunFolder, StageFolder
 from cluster.sampling import RolloutWorkers
 from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences
 from cluster.starting_model import starting_model
@@ -77,10 +77,17 @@ def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolde
 def _prepare(recipe: Recipe, run: RunFolder, numbers: Sequence[int]) -> None:
     """Data and matcher checked before any model loads, the resolved recipe written, Ray joined."""
     check_data(recipe)
-    first = min(numbers)
-    refuse_too_long(recipe, starting_model(recipe) if first == 1 else str(run.stage(first - 1).model))
+    refuse_too_long(recipe, _start(recipe, run, min(numbers)))
     write_resolved(recipe, run.recipe)
     connect(recipe.name)
+
+
+def _start(recipe: Recipe, run: RunFolder, number: int) -> str:
+    """The model that a stage starts from."""
+    if number > 1:
+        return str(run.stage(number - 1).model)
+    _to_be_trained(run.stage(number), _mark(recipe, number))  # the model may be made in the stage's folder
+    return starting_model(recipe)
 
 
 def check_data(recipe: Recipe) -> None:
@@ -107,16 +114,28 @@ async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: 
 
 async def _train(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:
     """Train a stage, unless that is done; a stage that was interrupted goes on from its checkpoint."""
-    stage, mark = run.stage(number), (training_digest(recipe, number), training_rows(recipe, number))
-    if stage.finished("training", *mark):
+    stage, mark = run.stage(number), _mark(recipe, number)  # as the files are now
+    if not _to_be_trained(stage, mark):
         return
-    stage.claim(*mark)
     book.now(SEEDING if number == 2 else TRAINING, number)
     if number == 3:
         await _reinforce(recipe, run, workers)
     else:
         await _fine_tune(recipe, run, number, workers, book)
     stage.finish("training", *mark)
+
+
+def _to_be_trained(stage: StageFolder, mark: tuple[str, str | None]) -> bool:
+    """Whether a stage is not done; its folder is taken for it then."""
+    if stage.finished("training", *mark):
+        return False
+    stage.claim(*mark)
+    return True
+
+
+def _mark(recipe: Recipe, number: int) -> tuple[str, str | None]:
+    """Settings and rows of a stage's training."""
+    return training_digest(recipe, number), training_rows(recipe, number)
 
 
 async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.digests import training_digest, training_rows
 from cluster.pipeline import run_one_stage
 from cluster.prompt_lengths import refuse_too_long
 from cluster.run_folder import RunFolder
@@ -26,6 +27,10 @@ FILES = {
     "unseen": "unseen",
 }  # the question of each
 RESPONSE = 48
+SMALL = (
+    "{vocabulary_size: 320, width: 64, layers: 1, heads: 2, key_value_heads: 1, mlp_width: 64, vision_width: 64, "
+    "vision_layers: 1, vision_mlp_width: 64}"
+)
 
 
 def recipe_in(folder: Path, *settings: str, long: str | None = None) -> Recipe:
@@ -76,6 +81,23 @@ def test_the_last_token_that_there_is_room_for_counts(tiny_model: Path, tmp_path
     refuse_too_long(with_room(room), str(tiny_model))
     with pytest.raises(DataError, match=f"has {longest} tokens"):
         refuse_too_long(with_room(room - 1), str(tiny_model))
+
+
+def test_stage_1_takes_its_folder_before_its_starting_model_is_made_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError("no Ray")
+
+    monkeypatch.setattr("cluster.pipeline.connect", fail)
+    recipe = recipe_in(tmp_path, f"model.scratch={SMALL}", "engine.tokens_per_sequence=256")
+    for _ in range(2):
+        with pytest.raises(OSError, match="no Ray"):
+            run_one_stage(recipe, 1)
+    RunFolder.of(recipe).stage(1).claim(training_digest(recipe, 1), training_rows(recipe, 1))
+
+    assert [path.name for path in (tmp_path / "run").glob("stage*")] == ["stage1"]
+    assert (RunFolder.of(recipe).starting_model / "config.json").exists()
 
 
 def test_stage_3_ends_before_ray_is_joined(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
