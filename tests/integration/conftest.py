@@ -9,12 +9,22 @@ import pytest
 import ray
 
 from cluster.stages import connect
+from tests.integration.prometheus import EVERY_SECOND
 
 
 @pytest.fixture(scope="module")
 def ray_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the cluster has its files."""
     return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture(scope="module")
+def every_second() -> Iterator[None]:
+    """Ray exports as often as it can, where this comes before `own_ray`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in EVERY_SECOND.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -20,8 +22,9 @@ DEPLOY = Path(__file__).parents[2] / "cluster" / "deploy"
 EVERY_SECOND = {"RAY_metrics_report_interval_ms": "1000"}  # has Ray export as often as it can
 SECONDS = 60.0  # for what takes a few: exports and scrapes are every second here
 
+HAVE_PROMETHEUS = shutil.which("prometheus") is not None and shutil.which("promtool") is not None
 needs_prometheus = pytest.mark.skipif(
-    shutil.which("prometheus") is None or shutil.which("promtool") is None,
+    not HAVE_PROMETHEUS,
     reason="no prometheus and promtool in PATH (Debian: apt-get install prometheus)",
 )
 
@@ -60,6 +63,13 @@ class Prometheus:
     def values(self, expression: str) -> list[float]:
         """The value of each series of an expression now."""
         return [float(series["value"][1]) for series in self.ask("query", query=expression)["result"]]
+
+
+def dashboard() -> list[str]:
+    """The queries of our dashboard, its variables at "All"."""
+    board = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+    found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    return [re.sub(r"\$(run|stage)", ".*", expression) for expression in found]
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,15 @@ from configs.schema import Recipe
 from rollout.rollout_file import read_rollouts
 from rollout.trajectory import Group
 from tests.integration.plain_loop import PlainLoop
+from tests.integration.prometheus import HAVE_PROMETHEUS, Prometheus, dashboard, needs_prometheus, started_prometheus
+
+# What the dashboard shows of adaptive limits, which the recipe has off; of failures; and of what only some steps have,
+# which here are shorter than the second from one look of Prometheus's to the next.
+NOT_IN_EVERY_RUN = {
+    *("engine_groups_at_most", "engine_waiting", "engine_kv_use", "engine_preempted"),
+    *("unscored_by_cause", "malformed_by_cause"),
+    *("parity", "finished_late_accuracy", "finished_late_confidence"),
+}
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -33,7 +44,20 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def finished(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
+def prometheus(
+    every_second: None, own_ray: None, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus | None]:
+    """Watches the pipeline, where there is one."""
+    if not HAVE_PROMETHEUS:
+        yield None
+        return
+    discovery = ray_folder / "ray" / "prom_metrics_service_discovery.json"
+    with started_prometheus(discovery, tmp_path_factory.mktemp("prometheus")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def finished(prometheus: Prometheus | None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
     """The recipe of a pipeline that ran, and the table it ended in."""
     folder = tmp_path_factory.mktemp("run")
     recipe = load_recipe(TINY, [f"output={folder}/out", f"data.root={folder}/data"])
@@ -46,6 +70,15 @@ def test_the_supervised_stages_learn_their_rows(finished: tuple[Recipe, str]) ->
     for number in (1, 2):
         losses = [line["loss"] for line in _log(recipe, number)]
         assert losses[-1] < losses[0] / 2
+
+
+@needs_prometheus
+def test_the_dashboard_shows_the_run(finished: tuple[Recipe, str], prometheus: Prometheus) -> None:
+    over_the_run = {query: prometheus.values(f"max_over_time(({query})[30m:1s])") for query in dashboard()}
+
+    without = {query for query, values in over_the_run.items() if not any(map(math.isfinite, values))}
+    missing = {name for query in without for name in re.findall(r"ray_caliber_(\w+)", query)}
+    assert sorted(missing - NOT_IN_EVERY_RUN) == []
 
 
 def test_engine_and_learner_agree_on_log_probabilities_under_the_same_weights(

@@ -1,4 +1,4 @@
-"""Checkpoints of two real ranks under ZeRO-3, with groups from the object store; one meets the kernel's full disk."""
+"""Checkpoints of real ranks, two of them under ZeRO-3 with groups from the object store; one meets a full disk."""
 
 from __future__ import annotations
 
@@ -80,5 +80,39 @@ def test_a_full_disk_of_one_rank_costs_a_checkpoint_and_a_damaged_file_the_steps
         assert [record.group_id for record, _ in sorted(found.groups, key=lambda kept: kept[0].group_id)] == [0, 1, 2]
         assert sorted([await reference for _, reference in found.groups]) == sorted(groups)
         assert again.loss == pytest.approx(second.loss, rel=1e-6)
+
+    asyncio.run(job())
+
+
+@pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
+def test_without_zero_a_checkpoint_is_taken_up_by_another_number_of_ranks(
+    own_ray: None, tiny_model: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    def with_ranks(number: int) -> Learner:
+        return LEARNER.model_copy(update={"ranks": number, "zero_stage": 0})
+
+    async def started(settings: Learner) -> LearnerGroup:
+        arguments = (str(tiny_model), STAGE, settings, PROMPTS, ImageLimits(), 0)
+        return await LearnerGroup.start(SftActor, settings, arguments, 300.0)
+
+    async def job() -> None:
+        group = encode_group(example_group())
+        learners = await started(with_ranks(before))
+        try:
+            await learners.call("train", 0)
+            await JobCheckpoints(CheckpointFolder(tmp_path, 2), learners).save(1, {}, [ray.put(group)], last=True)
+            on, *_ = await learners.call("train", 1)
+            further, *_ = await learners.call("train", 2)  # by what the optimizer remembers
+        finally:
+            learners.close()
+        learners = await started(with_ranks(after))
+        try:
+            found = await JobCheckpoints(CheckpointFolder(tmp_path, 2), learners).restore()
+            assert found is not None
+            assert [await reference for _, reference in found.groups] == [group]
+            resumed = [(await learners.call("train", step))[0].loss for step in (1, 2)]
+        finally:
+            learners.close()
+        assert resumed == pytest.approx([on.loss, further.loss], rel=1e-4)
 
     asyncio.run(job())

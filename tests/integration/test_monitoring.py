@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import subprocess
@@ -29,8 +28,8 @@ from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
 from tests.integration.prometheus import (
     DEPLOY,
-    EVERY_SECOND,
     Prometheus,
+    dashboard,
     needs_prometheus,
     soon,
     started_prometheus,
@@ -40,15 +39,6 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "configs" / "emoji" / "demo.yaml"
 
 pytestmark = [pytest.mark.integration, needs_prometheus]
-
-
-@pytest.fixture(scope="module")
-def every_second() -> Iterator[None]:
-    """Ray exports as often as it can."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in EVERY_SECOND.items():
-            patch.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +65,6 @@ def logged(prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> 
             log.log({**everything(step / 10), "warning/collapse": 1.0}, step)
         soon(lambda: prometheus.up and prometheus.values("ray_caliber_step") == [3.0])
         yield log
-
-
-def dashboard() -> list[str]:
-    """The dashboard's queries, its variables at "All"."""
-    board = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
-    found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
-    return [re.sub(r"\$(run|stage)", ".*", expression) for expression in found]
 
 
 def test_every_query_of_the_dashboard_has_data(prometheus: Prometheus, logged: RunLog) -> None:
