@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from rollout.engine import Engine, EngineOutput, SamplingSettings
 from rollout.prompts import Prompt
+from rollout.spans import decode_with_offsets
 from rollout.trajectory import FinishReason, Group, Sample, Trajectory
 
 
@@ -61,7 +62,7 @@ def _sample(output: EngineOutput, tokenizer: Tokenizer) -> Sample:
         logprobs=output.logprobs,
         version_spans=output.version_spans,
         finish_reason=output.finish_reason,
-        text=tokenizer.decode(response_ids(output), skip_special_tokens=False),
+        text=decode_with_offsets(tokenizer, response_ids(output)).text,
         started=output.started,
         finished=output.finished,
     )
