@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from cluster.run_folder import RunFolder, digest
@@ -33,41 +33,38 @@ def evaluation_digest(recipe: Recipe, number: int) -> str:
 
 
 def training_rows(recipe: Recipe, number: int) -> str | None:
-    """Names the content of the files that a stage's training depends on, those of the stages before it included.
+    """Names the rows that a stage is trained on: those of its file, and those that its start was trained on.
 
-    None where one of them is not on this machine.
+    None where the file is not on this machine.
     """
-    return _rows(recipe, _trained_on(recipe, number))
+    file = (recipe.data.stage1, recipe.data.stage2, recipe.data.stage3)[number - 1]
+    start = RunFolder.of(recipe).stage(number - 1).rows if number > 1 else None
+    return _rows(recipe, [file], start)
 
 
 def evaluation_rows(recipe: Recipe, number: int) -> str | None:
-    """The same of its evaluation."""
-    return _rows(recipe, [*_trained_on(recipe, number), *recipe.data.evaluation.values()])
+    """The same of its evaluation: those of its files, and those that its model was trained on."""
+    return _rows(recipe, recipe.data.evaluation.values(), RunFolder.of(recipe).stage(number).rows)
 
 
 def is_trained(recipe: Recipe, number: int) -> bool:
-    """Whether a stage was trained to its end from these settings, the same start, and the rows that are there."""
-    stage = RunFolder.of(recipe).stage(number)
-    return stage.finished("training", training_digest(recipe, number), training_rows(recipe, number))
+    """Whether a stage was trained to its end from these settings and the same start."""
+    return RunFolder.of(recipe).stage(number).finished("training", training_digest(recipe, number))
 
 
 def is_finished(recipe: Recipe, number: int) -> bool:
-    """Whether it was evaluated, too."""
-    stage = RunFolder.of(recipe).stage(number)
-    evaluated = stage.finished("evaluation", evaluation_digest(recipe, number), evaluation_rows(recipe, number))
-    return evaluated and is_trained(recipe, number)
+    """Whether it was evaluated, too, and both with the rows that are in the files now."""
+    stage, rows = RunFolder.of(recipe).stage(number), (training_rows(recipe, number), evaluation_rows(recipe, number))
+    trained = stage.finished("training", training_digest(recipe, number), rows[0])
+    return trained and stage.finished("evaluation", evaluation_digest(recipe, number), rows[1])
 
 
-def _trained_on(recipe: Recipe, number: int) -> list[str]:
-    return [recipe.data.stage1, recipe.data.stage2, recipe.data.stage3][:number]
-
-
-def _rows(recipe: Recipe, names: Iterable[str]) -> str | None:
-    found = hashlib.sha256()
+def _rows(recipe: Recipe, names: Iterable[str], before: str | None) -> str | None:
+    found = hashlib.sha256((before or "").encode())
     try:
         for name in names:
             found.update(_content(Path(recipe.data.root) / name))
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.hexdigest()[:16]
 
@@ -85,7 +82,7 @@ def _content(path: Path) -> bytes:
     return found.digest()
 
 
-@lru_cache
+@cache
 def _file_content(path: Path, size: int, changed: int) -> bytes:
     """Read again where the size, in bytes, or the time of the last change, in ns, is another one."""
     with path.open("rb") as file:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.digests import STAGES, is_finished, is_trained
+from cluster.digests import STAGES, evaluation_digest, is_trained
 from cluster.run_folder import RunFolder, StageFolder
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -61,9 +61,8 @@ class Source:
         """What the run's folder leaves open of what is said of the model."""
         if not is_trained(self.recipe, self.number):
             yield (
-                f"The run's recipe has other settings now than stage {self.number} was trained with, or its files other"
-                " rows, or it was written by another version of Caliber: what is said here of data, rewards and form"
-                " may not hold."
+                f"The run's recipe has other settings now than stage {self.number} was trained with, or was written by "
+                "another version of Caliber: what is said here of data, rewards and form may not hold."
             )
-        elif not is_finished(self.recipe, self.number):
+        elif not self.stage.finished("evaluation", evaluation_digest(self.recipe, self.number)):
             yield "The stage was not evaluated to the end with the settings that the run's recipe has now."

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,11 @@ class Mirror:
             raise MirrorError(f"mirror.address: {address}: {error}") from error
         self._copied = _recorded(folder / _RECORD, address)
 
-    def send(self, *, whole: bool, seconds: float = math.inf) -> None:
+    def send(self, *, whole: bool, seconds: float = math.inf, no_more: Callable[[], bool] = lambda: False) -> None:
         """Copy what has changed, and remove what is no longer here. `whole`: the rollouts too, which may be many.
 
-        Raises MirrorError where a file cannot be copied, or is not begun within so many `seconds`; those before it are.
+        It ends before the next file where `no_more` says so: another copy will have the rest. Raises MirrorError where
+        a file cannot be copied, or is not begun within so many `seconds`; those before it are.
         """
         until = time.monotonic() + seconds
         here = _stamps(self._folder)
@@ -63,6 +64,8 @@ class Mirror:
             for name in filter(_is_mark, there & {*gone, *changed}):
                 self._storage.rm_file(self._at(name))
             for number, name in enumerate(changed):
+                if no_more():
+                    return
                 if time.monotonic() >= until:
                     raise TimeoutError(f"{number} of {len(changed)} files are copied after {seconds:.0f} s")
                 self._put(name, here[name])
@@ -154,7 +157,7 @@ async def _keep(mirror: Mirror, settings: Settings, ended: asyncio.Event) -> Non
                 await ended.wait()
         except TimeoutError:
             try:
-                await asyncio.to_thread(mirror.send, whole=False)
+                await asyncio.to_thread(mirror.send, whole=False, no_more=ended.is_set)
             except MirrorError as error:
                 logger.error("NOT MIRRORED, the next copy is tried in %.0f s: %s", seconds, error)
     await asyncio.to_thread(mirror.send, whole=True, seconds=settings.seconds_for_last_copy)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cluster.digests import STAGES, evaluation_digest, evaluation_rows, training_digest, training_rows
 from cluster.evaluation import Evaluated, evaluate, model_tokenizer
@@ -14,10 +15,10 @@ from cluster.learner_loss import through_losses
 from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
 from cluster.mirror import mirrored
-from cluster.prompt_lengths import refuse_too_long
+from cluster.prompt_lengths import PromptLengths
 from cluster.ray_job import losses_ahead
 from cluster.room import Room
-from cluster.run_folder import RunFolder, StageFolder
+from cluster.run_folder import RunFolder
 from cluster.sampling import RolloutWorkers
 from cluster.stages import connect, prepare_data, read_file, run_rl, run_sft, seed_confidences
 from cluster.starting_model import starting_model
@@ -69,25 +70,16 @@ def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolde
         logger.warning(loss)
     with working_in(run.path) as book:
         with stopped_before_it_began():
-            _prepare(recipe, run, numbers)
+            _prepare(recipe, run)
         asyncio.run(_stages(recipe, run, numbers, book, evaluated=evaluated))
     return run
 
 
-def _prepare(recipe: Recipe, run: RunFolder, numbers: Sequence[int]) -> None:
+def _prepare(recipe: Recipe, run: RunFolder) -> None:
     """Data and matcher checked before any model loads, the resolved recipe written, Ray joined."""
     check_data(recipe)
-    refuse_too_long(recipe, _start(recipe, run, min(numbers)))
     write_resolved(recipe, run.recipe)
     connect(recipe.name)
-
-
-def _start(recipe: Recipe, run: RunFolder, number: int) -> str:
-    """The model that a stage starts from."""
-    if number > 1:
-        return str(run.stage(number - 1).model)
-    _to_be_trained(run.stage(number), _mark(recipe, number))  # the model may be made in the stage's folder
-    return starting_model(recipe)
 
 
 def check_data(recipe: Recipe) -> None:
@@ -102,45 +94,59 @@ def check_data(recipe: Recipe) -> None:
 
 
 async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: JobBook, *, evaluated: bool) -> None:
+    lengths = PromptLengths(recipe, numbers, evaluated=evaluated)
     async with until_told_to_stop(), mirrored(run.path, recipe.mirror), RolloutWorkers(recipe) as workers:
         for number in numbers:
-            await _train(recipe, run, number, workers, book)
-            stage, mark = run.stage(number), (evaluation_digest(recipe, number), evaluation_rows(recipe, number))
-            if evaluated and not stage.finished("evaluation", *mark):
-                book.now(EVALUATING, number)
-                await _evaluate(recipe, run, number, workers)
-                stage.finish("evaluation", *mark)
+            await _train(recipe, run, number, workers, book, lengths)
+            if evaluated:
+                await _evaluate_once(recipe, run, number, workers, book, lengths)
 
 
-async def _train(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:
+async def _train(
+    recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook, lengths: PromptLengths
+) -> None:
     """Train a stage, unless that is done; a stage that was interrupted goes on from its checkpoint."""
-    stage, mark = run.stage(number), _mark(recipe, number)  # as the files are now
-    if not _to_be_trained(stage, mark):
+    stage, mark = run.stage(number), (training_digest(recipe, number), await _rows(training_rows, recipe, number))
+    if stage.finished("training", *mark):
         return
+    if number > 1:
+        await lengths.check(str(run.stage(number - 1).model))
+    elif recipe.model.path is not None and Path(recipe.model.path).exists():
+        await lengths.check(recipe.model.path)
+    stage.claim(*mark)
     book.now(SEEDING if number == 2 else TRAINING, number)
     if number == 3:
         await _reinforce(recipe, run, workers)
     else:
-        await _fine_tune(recipe, run, number, workers, book)
+        await _fine_tune(recipe, run, number, workers, book, lengths)
     stage.finish("training", *mark)
 
 
-def _to_be_trained(stage: StageFolder, mark: tuple[str, str | None]) -> bool:
-    """Whether a stage is not done; its folder is taken for it then."""
-    if stage.finished("training", *mark):
-        return False
-    stage.claim(*mark)
-    return True
+async def _evaluate_once(
+    recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook, lengths: PromptLengths
+) -> None:
+    """Evaluate a stage, unless that is done."""
+    stage, mark = run.stage(number), (evaluation_digest(recipe, number), await _rows(evaluation_rows, recipe, number))
+    if stage.finished("evaluation", *mark):
+        return
+    await lengths.check(str(stage.model))
+    book.now(EVALUATING, number)
+    await _evaluate(recipe, run, number, workers)
+    stage.finish("evaluation", *mark)
 
 
-def _mark(recipe: Recipe, number: int) -> tuple[str, str | None]:
-    """Settings and rows of a stage's training."""
-    return training_digest(recipe, number), training_rows(recipe, number)
+async def _rows(named: Callable[[Recipe, int], str | None], recipe: Recipe, number: int) -> str | None:
+    """As the files are now. They may be large."""
+    return await asyncio.to_thread(named, recipe, number)
 
 
-async def _fine_tune(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook) -> None:
+async def _fine_tune(
+    recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook, lengths: PromptLengths
+) -> None:
     if number == 1:
         settings, start = recipe.stage1, starting_model(recipe)
+        if recipe.model.path is None:  # it was made here
+            await lengths.check(start)
         prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
     else:
         settings, start = recipe.stage2, str(run.stage(1).model)

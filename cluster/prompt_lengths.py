@@ -1,9 +1,11 @@
-"""Whether every prompt leaves an engine's sequence room for its response, told before any engine starts."""
+"""Whether every prompt leaves an engine's sequence room for its response, told before any model loads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Collection, Iterator
 
+from cluster.digests import is_trained
 from cluster.stages import read_file
 from configs.schema import Recipe, SeedSource
 from rollout.chat import ChatFormat, ImageLimits
@@ -11,16 +13,30 @@ from rollout.prompts import Prompt
 from rollout.readers import DataError
 
 
-def refuse_too_long(recipe: Recipe, model_dir: str) -> None:
-    """Count the tokens of all prompts that are to be answered, under the chat template of `model_dir`.
+class PromptLengths:
+    """Those of all prompts that a job is to have answered, looked at once."""
 
-    Pictures count by their sizes. Raises DataError with every prompt that is too long for `engine.tokens_per_sequence`,
-    or that the model cannot read: pictures for one that reads text alone.
+    def __init__(self, recipe: Recipe, stages: Collection[int], *, evaluated: bool) -> None:
+        self._job = (recipe, stages, evaluated)
+        self._known = False
+
+    async def check(self, model_dir: str) -> None:
+        """Raise what `refuse_too_long` raises. A later call does nothing: the stages' models read prompts alike."""
+        if not self._known:
+            await asyncio.to_thread(refuse_too_long, model_dir, *self._job)
+            self._known = True
+
+
+def refuse_too_long(model_dir: str, recipe: Recipe, stages: Collection[int], evaluated: bool) -> None:
+    """Count the tokens of the prompts that these stages are to have answered, under the chat template of `model_dir`.
+
+    `evaluated`: those of the evaluation files, too. Pictures count by their sizes. Raises DataError with every prompt
+    that is too long for `engine.tokens_per_sequence`, or that the model cannot read: pictures for one of text alone.
     """
     chat = ChatFormat(model_dir, ImageLimits.of(recipe.model, recipe.data))
     problems = [
         f"{name}: {fault}"
-        for name, response_tokens, prompts in _asked(recipe)
+        for name, response_tokens, prompts in _asked(recipe, stages, evaluated)
         for prompt in prompts
         if (fault := _fault(chat, prompt, response_tokens, recipe.engine.tokens_per_sequence))
     ]
@@ -28,13 +44,15 @@ def refuse_too_long(recipe: Recipe, model_dir: str) -> None:
         raise DataError(problems, recipe.data.errors_shown)
 
 
-def _asked(recipe: Recipe) -> Iterator[tuple[str, int, list[Prompt]]]:
+def _asked(recipe: Recipe, stages: Collection[int], evaluated: bool) -> Iterator[tuple[str, int, list[Prompt]]]:
     """Files, the tokens that a response to their prompts may have, and the prompts."""
-    data, rl = recipe.data, recipe.rl
-    if recipe.seeding.source is not SeedSource.ANNOTATORS:
-        yield data.stage2, rl.response_tokens, read_file(recipe, data.stage2, require_reference=False)
-    yield data.stage3, rl.response_tokens, read_file(recipe, data.stage3)
-    for name in data.evaluation.values():
+    data, tokens = recipe.data, recipe.rl.response_tokens
+    ahead = [number for number in stages if not is_trained(recipe, number)]
+    if 2 in ahead and recipe.seeding.source is not SeedSource.ANNOTATORS:
+        yield data.stage2, tokens, read_file(recipe, data.stage2, require_reference=False)
+    if 3 in ahead:
+        yield data.stage3, tokens, read_file(recipe, data.stage3)
+    for name in data.evaluation.values() if evaluated else ():
         yield name, recipe.evaluation.response_tokens, read_file(recipe, name)
 
 

@@ -6,15 +6,25 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _SECONDS = "RAY_JOB_STOP_WAIT_TIME_S"
 
 
 def submission_id() -> str | None:
     """Its id; None for a command that no such job runs."""
-    given = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    found = given.get("metadata", {}).get("job_submission_id")
+    found = _config().get("metadata", {}).get("job_submission_id")
     return None if found is None else str(found)
+
+
+def variables_given() -> frozenset[str]:
+    """Names of the environment variables that it was submitted with."""
+    return frozenset(_config().get("runtime_env", {}).get("env_vars", {}))
+
+
+def _config() -> dict[str, Any]:
+    given: dict[str, Any] = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return given
 
 
 def losses_ahead(folder: Path) -> Iterator[str]:

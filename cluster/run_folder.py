@@ -54,6 +54,13 @@ class StageFolder:
         return self.path / "rollouts"
 
     @property
+    def rows(self) -> str | None:
+        """Names the rows that its model was trained on; None where that is not known."""
+        mark = self.path / _DONE.format("training")
+        rows: str | None = json.loads(mark.read_text(encoding="utf-8")).get("rows") if mark.exists() else None
+        return rows
+
+    @property
     def weights(self) -> Path:
         """The reward weights that `caliber reweight` asks for (stage 3)."""
         return self.path / "reward_weights.json"

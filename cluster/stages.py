@@ -20,6 +20,7 @@ from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.pool import RolloutPool
 from cluster.quiet import ENVIRONMENT
+from cluster.ray_job import variables_given
 from cluster.rewarding import RewardService
 from cluster.room import Room
 from cluster.run_folder import RunFolder, written_aside
@@ -92,8 +93,9 @@ async def run_sft(recipe: Recipe, number: int, stage: Sft, model_dir: str, promp
                     done = await _sft_steps(stage, learners, checkpoints, log, stop)
                 if stop.is_set():
                     raise Stopped(_goes_on(number, done, stage.steps))
-        with written_aside(folder.model) as aside:
-            await learners.call("save_model", str(aside))
+                log.phase(Phase.SAVING)
+                with written_aside(folder.model) as aside:
+                    await learners.call("save_model", str(aside))
     finally:
         learners.close()
 
@@ -202,16 +204,19 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool, room: Room |
             raise Stopped(_goes_on(3, steps, rl.steps))
         if rl.max_policy_lag > 0:
             print(controller.calibration_by_lag(), flush=True)
+        log.phase(Phase.SAVING)
         with written_aside(folder.model) as aside:
             await learners.call("save_model", str(aside))
 
 
 def connect(run: str) -> None:
     """Join the Ray cluster of RAY_ADDRESS (a submitted job has it), or start one on this machine, for a run."""
+    given = variables_given()  # Ray refuses to have one twice
+    variables = {"OMP_WAIT_POLICY": "PASSIVE", **ENVIRONMENT}
     ray.init(
         namespace=namespace_of(run),
         ignore_reinit_error=True,
         log_to_driver=True,
         logging_level=logging.WARNING,
-        runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", **ENVIRONMENT}},
+        runtime_env={"env_vars": {name: value for name, value in variables.items() if name not in given}},
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cluster.digests import is_finished, training_digest
+from cluster.digests import is_finished, training_digest, training_rows
 from cluster.run_folder import RunFolder
 from cluster.sweep import Sweep, name_of, overrides_of
 from configs.bundles import asked_by
@@ -92,7 +92,7 @@ def bundles(recipe: Recipe) -> list[dict[str, float]]:
 
 def give_up(recipe: Recipe) -> None:
     """Mark a trial, which runs, as one without hope: it stops after its step."""
-    RunFolder.of(recipe).stage(3).finish(_GIVEN_UP, training_digest(recipe, 3))
+    RunFolder.of(recipe).stage(3).finish(_GIVEN_UP, training_digest(recipe, 3), training_rows(recipe, 3))
 
 
 def hope_again(recipe: Recipe) -> None:
@@ -101,8 +101,8 @@ def hope_again(recipe: Recipe) -> None:
 
 
 def given_up(recipe: Recipe) -> bool:
-    """Whether a trial of these settings is marked so."""
-    return RunFolder.of(recipe).stage(3).finished(_GIVEN_UP, training_digest(recipe, 3))
+    """Whether a trial of these settings and rows is marked so."""
+    return RunFolder.of(recipe).stage(3).finished(_GIVEN_UP, training_digest(recipe, 3), training_rows(recipe, 3))
 
 
 def planned(path: Path, sweep: Sweep, samples: int | None, seed: int, *, stopping: bool) -> list[Trial]:

@@ -75,13 +75,13 @@ def _check(trials: Sequence[Trial], model_dir: str) -> None:
     for name, file in first.data.evaluation.items():
         if len({prompt.prompt_id for prompt in read_file(first, file)}) < 2:
             raise ValueError(f"data.evaluation.{name}: {file} has one prompt, and no intervals can be made of it")
-    refuse_too_long(first, model_dir)
+    refuse_too_long(model_dir, first, (3,), True)
     prompts = read_file(first, first.data.stage3)
     for recipe in others:
         if recipe.rewards != first.rewards:
             refuse_unusable(recipe, prompts)
         if recipe.rl.response_tokens > first.rl.response_tokens or recipe.engine != first.engine:
-            refuse_too_long(recipe, model_dir)
+            refuse_too_long(model_dir, recipe, (3,), True)
 
 
 def _lay_out(trials: Sequence[Trial], start: RunFolder, *, stopping: bool) -> None:

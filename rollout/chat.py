@@ -185,7 +185,10 @@ class ChatFormat:
         set_limits = {"min_pixels": self._limits.min_pixels, "max_pixels": self._limits.max_pixels}
         changed = {name: pixels for name, pixels in set_limits.items() if pixels is not None}
         sizes = [image_size(path)[::-1] for path in prompt.images]  # height first
-        features: list[int] = features_of(image_sizes=sizes, **changed)["num_image_tokens"]
+        try:
+            features: list[int] = features_of(image_sizes=sizes, **changed)["num_image_tokens"]
+        except ValueError as error:  # a picture that is far longer than wide
+            raise ValueError(f"prompt {prompt.prompt_id}: {error}") from error
         return len(ids) - len(sizes) + sum(features)
 
     def save(self, folder: Path) -> None:

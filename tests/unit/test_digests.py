@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.digests import evaluation_digest, evaluation_rows, training_digest, training_rows
+from cluster.run_folder import RunFolder
 from configs.load import load_recipe
 from configs.schema import Recipe
 from rollout.picture_store import FOLDER
@@ -72,15 +73,15 @@ def over(root: Path, *overrides: str) -> Recipe:
     """With a file for everything."""
     for name in ("stage1", "stage2", "stage3", "seen", "unseen"):
         (root / f"{name}.jsonl").write_text(name, encoding="utf-8")
-    return demo(f"data.root={root}", *overrides)
+    return demo(f"data.root={root}", f"output={root}/run", *overrides)
 
 
 @pytest.mark.parametrize(
     "changed, trained, evaluated",
     [
-        ("stage1", [False, False, False], [False, False, False]),
-        ("stage2", [True, False, False], [True, False, False]),
-        ("stage3", [True, True, False], [True, True, False]),
+        ("stage1", [False, True, True], [True, True, True]),
+        ("stage2", [True, False, True], [True, True, True]),
+        ("stage3", [True, True, False], [True, True, True]),
         ("unseen", [True, True, True], [False, False, False]),
     ],
 )
@@ -94,6 +95,26 @@ def test_a_stage_depends_on_what_is_in_its_files(
 
     assert [one[0] == other[0] for one, other in zip(before, after, strict=True)] == trained
     assert [one[1] == other[1] for one, other in zip(before, after, strict=True)] == evaluated
+
+
+def test_a_stage_depends_on_what_its_start_was_trained_on_and_not_on_what_the_file_has_since(tmp_path: Path) -> None:
+    recipe = over(tmp_path)
+    stages = [RunFolder.of(recipe).stage(number) for number in (1, 2)]
+    for stage in stages:
+        stage.claim("")
+
+    def trained_on(number: int, rows: str | None) -> tuple[str | None, str | None]:
+        stages[number - 1].finish("training", "", rows)
+        return training_rows(recipe, 2), training_rows(recipe, 3)
+
+    (a2, a3), (b2, b3) = trained_on(1, "A"), trained_on(1, "B")
+    assert a2 != b2
+    assert trained_on(2, a2)[1] != trained_on(2, b2)[1] != a3 == b3
+    first = evaluation_rows(recipe, 2)
+    trained_on(2, a2)
+    assert evaluation_rows(recipe, 2) != first
+    (tmp_path / "stage1.jsonl").write_text("since")
+    assert training_rows(recipe, 2) == b2
 
 
 def test_a_file_that_was_only_copied_is_the_same(tmp_path: Path) -> None:
@@ -124,5 +145,5 @@ def test_where_a_file_is_not_here_nothing_is_said_of_rows(tmp_path: Path) -> Non
     recipe = over(tmp_path)
     (tmp_path / "stage2.jsonl").unlink()
 
-    assert training_rows(recipe, 1) is not None
-    assert training_rows(recipe, 2) is training_rows(recipe, 3) is evaluation_rows(recipe, 3) is None
+    assert training_rows(recipe, 1) is not None is not evaluation_rows(recipe, 2)
+    assert training_rows(recipe, 2) is None

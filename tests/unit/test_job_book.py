@@ -12,6 +12,7 @@ import pytest
 
 from cluster.job_book import TRAINING, entries, in_use, last_entry, working_in
 from cluster.ray_job import losses_ahead
+from cluster.stages import connect
 from cluster.stopped import Stopped
 
 
@@ -126,3 +127,17 @@ def test_a_line_that_a_full_disk_cut_off_costs_itself_alone(tmp_path: Path, capl
 
     assert doing(tmp_path) == [("preparing", None), ("preparing", None), ("ended", None)]
     assert f"{file}, line 2 is not whole" in caplog.text
+
+
+def test_variables_that_a_job_was_submitted_with_are_not_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, dict[str, str]]] = []
+    monkeypatch.setattr("ray.init", lambda runtime_env, **_: asked.append(runtime_env))
+    config = {"runtime_env": {"env_vars": {"VLLM_LOGGING_LEVEL": "INFO", "OMP_WAIT_POLICY": "ACTIVE"}}}
+
+    connect("emoji")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(config))
+    connect("emoji")
+
+    alone, submitted = (each["env_vars"] for each in asked)
+    assert alone.keys() - submitted.keys() == {"VLLM_LOGGING_LEVEL", "OMP_WAIT_POLICY"}
+    assert submitted.items() < alone.items()

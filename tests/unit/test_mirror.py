@@ -272,6 +272,30 @@ def test_a_last_copy_that_takes_too_long_is_given_up_and_the_next_goes_on_from_i
     assert there(address) == RUN
 
 
+def test_a_copy_that_is_under_way_as_the_job_ends_leaves_the_rest_to_the_last_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, put_file, copied = f"file://{tmp_path}/away", LocalFileSystem.put_file, []
+
+    async def job() -> None:
+        ends = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow(self: object, source: str, *given: object, **more: object) -> None:
+            copied.append(source)
+            loop.call_soon_threadsafe(ends.set)
+            time.sleep(0.2)  # the job's end comes while the first file is copied
+            put_file(self, source, *given, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(LocalFileSystem, "put_file", slow)
+        async with mirrored(run, Settings(address=address, seconds_between_copies=0.01, seconds_for_last_copy=0.1)):
+            await ends.wait()
+
+    with pytest.raises(MirrorError, match="are copied after 0 s"):
+        asyncio.run(job())
+    assert len(copied) == 2  # one of the copy that was under way, one of the last, which has its own limit
+
+
 def test_without_an_address_there_is_no_mirror(run: Path) -> None:
     async def job() -> None:
         async with mirrored(run, Settings()):

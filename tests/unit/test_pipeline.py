@@ -15,6 +15,7 @@ from cluster import pipeline
 from cluster.digests import is_finished, is_trained
 from cluster.job_book import entries, working_in
 from cluster.pipeline import run_one_stage, run_pipeline
+from cluster.prompt_lengths import PromptLengths
 from cluster.run_folder import RunFolder
 from cluster.stopped import Stopped
 from configs.load import load_recipe
@@ -47,6 +48,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             await asyncio.Event().wait()
 
     monkeypatch.setattr(pipeline, "_prepare", lambda *_: None)
+
+    async def fits(self: PromptLengths, model_dir: str) -> None:
+        pass
+
+    monkeypatch.setattr(PromptLengths, "check", fits)
     monkeypatch.setattr(pipeline, "_fine_tune", fine_tune)
     monkeypatch.setattr(pipeline, "_reinforce", reinforce)
     monkeypatch.setattr(pipeline, "_evaluate", evaluate)
@@ -82,7 +88,7 @@ def test_a_stage_whose_rows_were_changed_is_done_again_and_what_was_there_is_kep
     asked.clear()
 
     (tmp_path / "stage2.jsonl").write_text("other rows", encoding="utf-8")
-    assert [is_trained(recipe, number) for number in (1, 2, 3)] == [True, False, False]
+    assert [is_finished(recipe, number) for number in (1, 2, 3)] == [True, False, False]
     with pytest.raises(Stopped):
         run_pipeline(recipe)
 

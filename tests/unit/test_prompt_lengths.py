@@ -1,4 +1,4 @@
-"""Prompts that leave no room for a response, refused before any engine starts."""
+"""Prompts that leave no room for a response, refused before any model loads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.digests import training_digest, training_rows
-from cluster.pipeline import run_one_stage
+from cluster.digests import training_digest
+from cluster.pipeline import run_one_stage, run_pipeline
 from cluster.prompt_lengths import refuse_too_long
 from cluster.run_folder import RunFolder
 from cluster.stages import read_file
@@ -35,7 +35,7 @@ SMALL = (
 
 def recipe_in(folder: Path, *settings: str, long: str | None = None) -> Recipe:
     """Over files of one row, one of which is long."""
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(parents=True)
     for name, text in FILES.items():
         question = {"role": "user", "content": text * (50 if name == long else 1)}
         answer = {"role": "assistant", "content": "<answer>joy</answer>"}
@@ -45,9 +45,8 @@ def recipe_in(folder: Path, *settings: str, long: str | None = None) -> Recipe:
     return load_recipe(DEMO, [*wanted, *settings])
 
 
-def model_dir(tiny_model: Path, recipe: Recipe) -> str:
-    """Of the run's stage 2."""
-    return str(shutil.copytree(tiny_model, RunFolder.of(recipe).stage(2).model))
+def refuse(recipe: Recipe, model_dir: Path, *stages: int, evaluated: bool = True) -> None:
+    refuse_too_long(str(model_dir), recipe, stages or (1, 2, 3), evaluated)
 
 
 @pytest.mark.parametrize("long", ["stage2", "stage3", "unseen"])
@@ -57,7 +56,7 @@ def test_a_prompt_without_room_for_its_response_is_named_with_the_setting(
     recipe = recipe_in(tmp_path, long=long)
 
     with pytest.raises(DataError) as refused:
-        refuse_too_long(recipe, str(tiny_model))
+        refuse(recipe, tiny_model)
 
     (problem,) = refused.value.problems
     assert problem.startswith(f"{long}.jsonl: prompt {long} has ")
@@ -66,47 +65,82 @@ def test_a_prompt_without_room_for_its_response_is_named_with_the_setting(
 
 @pytest.mark.parametrize("long", ["stage1", "stage2"])
 def test_rows_that_no_engine_answers_may_have_any_length(tiny_model: Path, tmp_path: Path, long: str) -> None:
-    refuse_too_long(recipe_in(tmp_path, "seeding.source=annotators", long=long), str(tiny_model))
+    refuse(recipe_in(tmp_path, "seeding.source=annotators", long=long), tiny_model)
+
+
+def test_a_job_looks_at_the_prompts_that_it_will_ask_alone(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path, long="stage2")
+    refuse(recipe, tiny_model, 1, 3)
+    stage = RunFolder.of(recipe).stage(2)
+    stage.claim(training_digest(recipe, 2))
+    stage.finish("training", training_digest(recipe, 2))
+    refuse(recipe, tiny_model)
+
+    evaluated = recipe_in(tmp_path / "2", long="unseen")
+    refuse(evaluated, tiny_model, evaluated=False)
+    with pytest.raises(DataError, match="prompt unseen has"):
+        refuse(evaluated, tiny_model, 3)
 
 
 def test_the_last_token_that_there_is_room_for_counts(tiny_model: Path, tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     chat = ChatFormat(str(tiny_model), ImageLimits())
-    longest = max(chat.length(read_file(recipe, f"{name}.jsonl")[0]) for name in ("stage2", "stage3", "unseen"))
+    longest = max(chat.length(read_file(recipe, f"{name}.jsonl")[0]) for name in FILES if name != "stage1")
     room = longest + RESPONSE
 
     def with_room(tokens: int) -> Recipe:
         return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"tokens_per_sequence": tokens})})
 
-    refuse_too_long(with_room(room), str(tiny_model))
+    refuse(with_room(room), tiny_model)
     with pytest.raises(DataError, match=f"has {longest} tokens"):
-        refuse_too_long(with_room(room - 1), str(tiny_model))
+        refuse(with_room(room - 1), tiny_model)
 
 
-def test_stage_1_takes_its_folder_before_its_starting_model_is_made_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: str) -> None:
-        raise OSError("no Ray")
+@pytest.fixture
+def ray_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that would begin with a learner fail."""
 
-    monkeypatch.setattr("cluster.pipeline.connect", fail)
+    async def no_learner(*_: object) -> None:
+        raise OSError("no learner")
+
+    monkeypatch.setattr("cluster.pipeline.connect", lambda _: None)
+    monkeypatch.setattr("cluster.pipeline.run_sft", no_learner)
+
+
+def test_a_stage_that_is_refused_begins_nothing(tiny_model: Path, tmp_path: Path, ray_alone: None) -> None:
+    recipe = recipe_in(tmp_path, long="stage3")
+    shutil.copytree(tiny_model, RunFolder.of(recipe).stage(2).model)
+
+    with pytest.raises(DataError, match="prompt stage3 has"):
+        run_one_stage(recipe, 3)
+
+    assert not RunFolder.of(recipe).stage(3).path.exists()
+
+
+def test_a_pipeline_that_is_refused_sets_nothing_aside(tiny_model: Path, tmp_path: Path, ray_alone: None) -> None:
+    model = [f"model.path={tiny_model}", "model.scratch=null"]
+    recipe = recipe_in(tmp_path, *model, long="stage3")
+    RunFolder.of(recipe).stage(1).claim("other settings")
+
+    with pytest.raises(DataError, match="prompt stage3 has"):
+        run_pipeline(recipe)
+
+    assert [path.name for path in (tmp_path / "run").glob("stage*")] == ["stage1"]
+
+
+def test_stage_1_takes_its_folder_before_its_starting_model_is_made_in_it(tmp_path: Path, ray_alone: None) -> None:
     recipe = recipe_in(tmp_path, f"model.scratch={SMALL}", "engine.tokens_per_sequence=256")
+
     for _ in range(2):
-        with pytest.raises(OSError, match="no Ray"):
+        with pytest.raises(OSError, match="no learner"):
             run_one_stage(recipe, 1)
-    RunFolder.of(recipe).stage(1).claim(training_digest(recipe, 1), training_rows(recipe, 1))
 
     assert [path.name for path in (tmp_path / "run").glob("stage*")] == ["stage1"]
     assert (RunFolder.of(recipe).starting_model / "config.json").exists()
 
 
-def test_stage_3_ends_before_ray_is_joined(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def join(_: str) -> None:
-        raise AssertionError("Ray was joined")
-
-    monkeypatch.setattr("cluster.pipeline.connect", join)
-    recipe = recipe_in(tmp_path, long="stage3")
-    model_dir(tiny_model, recipe)
+def test_a_model_that_is_made_is_what_a_pipelines_prompts_are_measured_by(tmp_path: Path, ray_alone: None) -> None:
+    recipe = recipe_in(tmp_path, f"model.scratch={SMALL}", "engine.tokens_per_sequence=256", long="stage3")
 
     with pytest.raises(DataError, match="prompt stage3 has"):
-        run_one_stage(recipe, 3)
+        run_pipeline(recipe)

@@ -40,7 +40,7 @@ def fitted(base: Recipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[
     """The recipes that Tune was given; it finishes none. Neither data nor Ray are needed."""
     asked: list[list[str]] = []
     RunFolder.of(base).stage(2).model.mkdir(parents=True)
-    monkeypatch.setattr(tuning, "_check", lambda trials: None)
+    monkeypatch.setattr(tuning, "_check", lambda *_: None)
     monkeypatch.setattr(tuning, "connect", lambda run: None)
     monkeypatch.setattr(tuning, "_warn_of_size", lambda trials: None)
     monkeypatch.setattr(tuning, "report", lambda trials, folder: "the table")
