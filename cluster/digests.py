@@ -52,11 +52,17 @@ def is_trained(recipe: Recipe, number: int) -> bool:
     return RunFolder.of(recipe).stage(number).finished("training", training_digest(recipe, number))
 
 
+def is_up_to_date(recipe: Recipe, number: int) -> bool:
+    """Whether that was with the rows that are in the files now, too."""
+    stage = RunFolder.of(recipe).stage(number)
+    return stage.finished("training", training_digest(recipe, number), training_rows(recipe, number))
+
+
 def is_finished(recipe: Recipe, number: int) -> bool:
-    """Whether it was evaluated, too, and both with the rows that are in the files now."""
-    stage, rows = RunFolder.of(recipe).stage(number), (training_rows(recipe, number), evaluation_rows(recipe, number))
-    trained = stage.finished("training", training_digest(recipe, number), rows[0])
-    return trained and stage.finished("evaluation", evaluation_digest(recipe, number), rows[1])
+    """Whether it is up to date, and so is its evaluation."""
+    stage = RunFolder.of(recipe).stage(number)
+    evaluated = stage.finished("evaluation", evaluation_digest(recipe, number), evaluation_rows(recipe, number))
+    return evaluated and is_up_to_date(recipe, number)
 
 
 def _rows(recipe: Recipe, names: Iterable[str], before: str | None) -> str | None:

@@ -145,8 +145,7 @@ async def _fine_tune(
 ) -> None:
     if number == 1:
         settings, start = recipe.stage1, starting_model(recipe)
-        if recipe.model.path is None:  # it was made here
-            await lengths.check(start)
+        await lengths.check(start)  # where it was not there before
         prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
     else:
         settings, start = recipe.stage2, str(run.stage(1).model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from rollout.picture_check import FORMATS
 
@@ -28,12 +28,11 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height of a picture that can be read, upright, by its header."""
+    """Width and height of a picture that can be read, as it lies, by its header: no pixel is decoded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         with Image.open(path, formats=FORMATS) as picture:
-            lies = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # on its side
-            return (picture.height, picture.width) if lies else picture.size
+            return picture.size
 
 
 def _check_size(path: str, picture: Image.Image, max_pixels: int) -> None:

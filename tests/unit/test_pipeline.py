@@ -88,7 +88,7 @@ def test_a_stage_whose_rows_were_changed_is_done_again_and_what_was_there_is_kep
     asked.clear()
 
     (tmp_path / "stage2.jsonl").write_text("other rows", encoding="utf-8")
-    assert [is_finished(recipe, number) for number in (1, 2, 3)] == [True, False, False]
+    assert [is_finished(recipe, number) for number in (1, 2)] == [True, False]
     with pytest.raises(Stopped):
         run_pipeline(recipe)
 

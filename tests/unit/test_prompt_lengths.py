@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from cluster.digests import training_digest
+from cluster.digests import training_digest, training_rows
 from cluster.pipeline import run_one_stage, run_pipeline
-from cluster.prompt_lengths import refuse_too_long
+from cluster.prompt_lengths import PromptLengths, refuse_too_long
 from cluster.run_folder import RunFolder
 from cluster.stages import read_file
 from configs.load import load_recipe
@@ -69,17 +70,31 @@ def test_rows_that_no_engine_answers_may_have_any_length(tiny_model: Path, tmp_p
 
 
 def test_a_job_looks_at_the_prompts_that_it_will_ask_alone(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = recipe_in(tmp_path, long="stage2")
-    refuse(recipe, tiny_model, 1, 3)
-    stage = RunFolder.of(recipe).stage(2)
-    stage.claim(training_digest(recipe, 2))
-    stage.finish("training", training_digest(recipe, 2))
-    refuse(recipe, tiny_model)
+    refuse(recipe_in(tmp_path / "1", long="stage2"), tiny_model, 1, 3)
 
     evaluated = recipe_in(tmp_path / "2", long="unseen")
     refuse(evaluated, tiny_model, evaluated=False)
     with pytest.raises(DataError, match="prompt unseen has"):
         refuse(evaluated, tiny_model, 3)
+
+
+def test_a_job_does_not_ask_what_it_has_done_unless_the_rows_are_others_now(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path, long="stage2")
+    for number in (1, 2):
+        stage, mark = (
+            RunFolder.of(recipe).stage(number),
+            (training_digest(recipe, number), training_rows(recipe, number)),
+        )
+        stage.claim(*mark)
+        stage.finish("training", *mark)
+
+    async def check() -> None:
+        await PromptLengths(recipe, (1, 2, 3), evaluated=True).check(str(tiny_model))
+
+    asyncio.run(check())
+    (tmp_path / "data" / "stage1.jsonl").write_text("other rows", encoding="utf-8")
+    with pytest.raises(DataError, match="prompt stage2 has"):
+        asyncio.run(check())
 
 
 def test_the_last_token_that_there_is_room_for_counts(tiny_model: Path, tmp_path: Path) -> None:
