@@ -61,27 +61,27 @@ class Request:
             submission_id=f"{readable}-stage{stage}-{time.strftime('%Y%m%d-%H%M%S')}",
             entrypoint=shlex.join(words),
             metadata={"recipe": name, "stage": str(stage), "output": str(output)},
-            runtime_env=_with(
-                environment or {},
-                {
-                    "working_dir": str(here),
-                    "excludes": [f"/{output.relative_to(here)}"] if output.is_relative_to(here) else [],
-                    # One wait for the step that is under way, one for what has to be closed; Ray's own limit is 3 s.
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(int(2 * recipe.rl.seconds_per_wait))},
+            runtime_env={
+                **(environment or {}),
+                "working_dir": str(here),
+                "excludes": [f"/{output.relative_to(here)}"] if output.is_relative_to(here) else [],
+                # One wait for the step that is under way, one for what has to be closed; Ray's own limit is 3 s.
+                "env_vars": {
+                    "RAY_JOB_STOP_WAIT_TIME_S": str(int(2 * recipe.rl.seconds_per_wait)),
+                    **_variables(environment or {}),
                 },
-            ),
+            },
         )
 
 
-def _with(given: Mapping[str, object], ours: dict[str, object]) -> dict[str, object]:
-    variables = given.get("env_vars", {})
-    if taken := sorted(given.keys() & ours.keys() - {"env_vars"}):
+def _variables(environment: Mapping[str, object]) -> Mapping[str, str]:
+    """Those of a runtime environment. Raises ValueError for one that brings a folder, or variables that are none."""
+    if taken := sorted(environment.keys() & {"working_dir", "excludes"}):
         raise ValueError(f"--runtime-env-json: {', '.join(taken)}: the job gets the folder where the command is given")
+    variables = environment.get("env_vars", {})
     if not isinstance(variables, Mapping) or not all(isinstance(value, str) for value in variables.values()):
         raise ValueError(f"--runtime-env-json: env_vars is {variables!r}, expected an object with texts as values")
-    own = ours["env_vars"]
-    assert isinstance(own, dict)
-    return {**given, **ours, "env_vars": {**own, **variables}}
+    return variables
 
 
 def submit_stage(client: JobClient, request: Request, *, wait: bool) -> int:
