@@ -65,6 +65,14 @@ def finished(prometheus: Prometheus | None, tmp_path_factory: pytest.TempPathFac
     return recipe, run_pipeline(recipe)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def group_lines(finished: tuple[Recipe, str], ray_folder: Path) -> list[tuple[str, str]]:
+    """Step and prompt of each line on a group, read before the runs of other tests write to the same logs."""
+    logs = ray_folder.glob("ray/session_2*/logs/worker-*.out")
+    written = [re.match(r"step (\d+), (.+) \(.+\): .+ = [+-]\d", line) for log in logs for line in log.open()]
+    return [(found[1], found[2]) for found in written if found is not None]
+
+
 def test_the_supervised_stages_learn_their_rows(finished: tuple[Recipe, str]) -> None:
     recipe, _ = finished
 
@@ -132,16 +140,14 @@ def test_the_saved_groups_hold_what_was_trained_on(finished: tuple[Recipe, str])
     assert np.mean(formats) > 0  # a model that never gets the form right would leave the rest untested
 
 
-def test_learner_0_writes_a_line_of_a_group_of_every_step(finished: tuple[Recipe, str], ray_folder: Path) -> None:
+def test_learner_0_writes_a_line_of_a_group_of_every_step(
+    finished: tuple[Recipe, str], group_lines: list[tuple[str, str]]
+) -> None:
     recipe, _ = finished
     prompts = {prompt.prompt_id for prompt in read_file(recipe, recipe.data.stage3)}
-    logs = ray_folder.glob("ray/session_2*/logs/worker-*.out")
 
-    written = [re.match(r"step (\d+), (.+) \(.+\): .+ = [+-]\d", line) for log in logs for line in log.open()]
-
-    lines = [found.groups() for found in written if found is not None]
-    assert {int(step) for step, _ in lines} == set(range(1, recipe.rl.steps + 1))
-    assert {prompt_id for _, prompt_id in lines} <= prompts
+    assert {int(step) for step, _ in group_lines} == set(range(1, recipe.rl.steps + 1))
+    assert {prompt_id for _, prompt_id in group_lines} <= prompts
 
 
 def test_the_last_model_is_an_ordinary_directory_and_has_moved(finished: tuple[Recipe, str]) -> None:
