@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.digests import STAGES, evaluation_digest, evaluation_rows, training_digest, training_rows
@@ -96,96 +97,100 @@ def check_data(recipe: Recipe) -> None:
 async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: JobBook, *, evaluated: bool) -> None:
     lengths = PromptLengths(recipe, numbers, evaluated=evaluated)
     async with until_told_to_stop(), mirrored(run.path, recipe.mirror), RolloutWorkers(recipe) as workers:
+        job = _Job(recipe, run, workers, book, lengths)
         for number in numbers:
-            await _train(recipe, run, number, workers, book, lengths)
+            await job.train(number)
             if evaluated:
-                await _evaluate_once(recipe, run, number, workers, book, lengths)
+                await job.evaluate(number)
 
 
-async def _train(
-    recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook, lengths: PromptLengths
-) -> None:
-    """Train a stage, unless that is done; a stage that was interrupted goes on from its checkpoint."""
-    stage, mark = run.stage(number), (training_digest(recipe, number), await _rows(training_rows, recipe, number))
-    if stage.finished("training", *mark):
-        return
-    if number > 1:
-        await lengths.check(str(run.stage(number - 1).model))
-    elif recipe.model.path is not None and Path(recipe.model.path).exists():
-        await lengths.check(recipe.model.path)
-    stage.claim(*mark)
-    book.now(SEEDING if number == 2 else TRAINING, number)
-    if number == 3:
-        await _reinforce(recipe, run, workers)
-    else:
-        await _fine_tune(recipe, run, number, workers, book, lengths)
-    stage.finish("training", *mark)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the stages of one process have in common."""
 
+    recipe: Recipe
+    run: RunFolder
+    workers: RolloutWorkers
+    book: JobBook
+    lengths: PromptLengths
 
-async def _evaluate_once(
-    recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook, lengths: PromptLengths
-) -> None:
-    """Evaluate a stage, unless that is done."""
-    stage, mark = run.stage(number), (evaluation_digest(recipe, number), await _rows(evaluation_rows, recipe, number))
-    if stage.finished("evaluation", *mark):
-        return
-    await lengths.check(str(stage.model))
-    book.now(EVALUATING, number)
-    await _evaluate(recipe, run, number, workers)
-    stage.finish("evaluation", *mark)
+    async def train(self, number: int) -> None:
+        """Train a stage, unless that is done; a stage that was interrupted goes on from its checkpoint."""
+        stage = self.run.stage(number)
+        mark = training_digest(self.recipe, number), await self._rows(training_rows, number)
+        if stage.finished("training", *mark):
+            return
+        if number > 1:
+            await self.lengths.check(str(self.run.stage(number - 1).model))
+        elif self.recipe.model.path is not None and Path(self.recipe.model.path).exists():
+            await self.lengths.check(self.recipe.model.path)
+        stage.claim(*mark)
+        self.book.now(SEEDING if number == 2 else TRAINING, number)
+        await (self._reinforce() if number == 3 else self._fine_tune(number))
+        stage.finish("training", *mark)
 
+    async def evaluate(self, number: int) -> None:
+        """Evaluate a stage, unless that is done."""
+        stage = self.run.stage(number)
+        mark = evaluation_digest(self.recipe, number), await self._rows(evaluation_rows, number)
+        if stage.finished("evaluation", *mark):
+            return
+        await self.lengths.check(str(stage.model))
+        self.book.now(EVALUATING, number)
+        await self._evaluate(number)
+        stage.finish("evaluation", *mark)
 
-async def _rows(named: Callable[[Recipe, int], str | None], recipe: Recipe, number: int) -> str | None:
-    """As the files are now. They may be large."""
-    return await asyncio.to_thread(named, recipe, number)
+    async def _rows(self, named: Callable[[Recipe, int], str | None], number: int) -> str | None:
+        """As the files are now. They may be large."""
+        return await asyncio.to_thread(named, self.recipe, number)
 
+    async def _fine_tune(self, number: int) -> None:
+        recipe = self.recipe
+        if number == 1:
+            settings, start = recipe.stage1, starting_model(recipe)
+            await self.lengths.check(start)  # where it was not there before
+            prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
+        else:
+            settings, start = recipe.stage2, str(self.run.stage(1).model)
+            prompts = await seed_confidences(recipe, start, self.workers)
+            self.book.now(TRAINING)
+        await self.workers.close()  # the learner needs the room
+        await through_losses(
+            self.run.stage(number).checkpoints,
+            lambda: run_sft(recipe, number, settings, start, prompts),
+            self.workers.close,
+        )
 
-async def _fine_tune(
-    recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers, book: JobBook, lengths: PromptLengths
-) -> None:
-    if number == 1:
-        settings, start = recipe.stage1, starting_model(recipe)
-        await lengths.check(start)  # where it was not there before
-        prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
-    else:
-        settings, start = recipe.stage2, str(run.stage(1).model)
-        prompts = await seed_confidences(recipe, start, workers)
-        book.now(TRAINING)
-    await workers.close()  # the learner needs the room
-    await through_losses(
-        run.stage(number).checkpoints, lambda: run_sft(recipe, number, settings, start, prompts), workers.close
-    )
+    async def _reinforce(self) -> None:
+        recipe, start, stage = self.recipe, str(self.run.stage(2).model), self.run.stage(3)
 
+        async def reinforce() -> None:
+            with Room(learner_ranks(recipe.learner)) as room:
+                # Before that of workers that are yet to start: they go where there is room, its ranks share nodes.
+                await room.held(asyncio.timeout(recipe.rl.seconds_per_wait))
+                await run_rl(recipe, start, await self.workers.holding(start, to_train=True), room)
 
-async def _reinforce(recipe: Recipe, run: RunFolder, workers: RolloutWorkers) -> None:
-    start = str(run.stage(2).model)
+        # Closed after a loss: they hold newer weights than the checkpoint that the learner goes on from.
+        await through_losses(stage.checkpoints, reinforce, self.workers.close)
+        self.workers.now_hold(str(stage.model))
 
-    async def reinforce() -> None:
-        with Room(learner_ranks(recipe.learner)) as room:
-            # Before that of workers which are not there yet: they go where there is room, its ranks are to share nodes.
-            await room.held(asyncio.timeout(recipe.rl.seconds_per_wait))
-            await run_rl(recipe, start, await workers.holding(start, to_train=True), room)
-
-    # Closed after a loss: they hold newer weights than the checkpoint that the learner goes on from.
-    await through_losses(run.stage(3).checkpoints, reinforce, workers.close)
-    workers.now_hold(str(run.stage(3).model))
-
-
-async def _evaluate(recipe: Recipe, run: RunFolder, number: int, workers: RolloutWorkers) -> None:
-    stage = run.stage(number)
-    files = {name: (read_file(recipe, file), stage.evaluation(name)) for name, file in recipe.data.evaluation.items()}
-    pool, tokenizer = await workers.holding(str(stage.model)), model_tokenizer(str(stage.model))
-    evaluated: dict[str, Evaluated] = {}
-    found = await evaluate(
-        recipe,
-        pool,
-        tokenizer,
-        files,
-        temperature=recipe.evaluation.stage1_temperature if number == 1 else None,
-        require_confidence=number != 1,
-        shown=evaluated.__setitem__,
-    )
-    steps = {1: recipe.stage1.steps, 2: recipe.stage2.steps, 3: recipe.rl.steps}[number]
-    tell_wandb(stage.path, f"stage{number}", steps, recipe, evaluated)
-    table = metrics_table([(f"stage {number}, {name}", metrics["overall"]) for name, metrics in found.items()])
-    print(table, flush=True)
+    async def _evaluate(self, number: int) -> None:
+        recipe, stage = self.recipe, self.run.stage(number)
+        files = {
+            name: (read_file(recipe, file), stage.evaluation(name)) for name, file in recipe.data.evaluation.items()
+        }
+        pool, tokenizer = await self.workers.holding(str(stage.model)), model_tokenizer(str(stage.model))
+        evaluated: dict[str, Evaluated] = {}
+        found = await evaluate(
+            recipe,
+            pool,
+            tokenizer,
+            files,
+            temperature=recipe.evaluation.stage1_temperature if number == 1 else None,
+            require_confidence=number != 1,
+            shown=evaluated.__setitem__,
+        )
+        steps = {1: recipe.stage1.steps, 2: recipe.stage2.steps, 3: recipe.rl.steps}[number]
+        tell_wandb(stage.path, f"stage{number}", steps, recipe, evaluated)
+        table = metrics_table([(f"stage {number}, {name}", metrics["overall"]) for name, metrics in found.items()])
+        print(table, flush=True)

@@ -34,14 +34,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What was done, in its order. Evaluating stage 3 is told to stop."""
     done: list[str] = []
 
-    async def fine_tune(recipe: Recipe, run: RunFolder, number: int, *_: Any) -> None:
+    async def fine_tune(job: Any, number: int) -> None:
         done.append(f"train {number}")
-        run.stage(number).model.mkdir()
+        job.run.stage(number).model.mkdir()
 
-    async def reinforce(recipe: Recipe, run: RunFolder, *_: Any) -> None:
-        await fine_tune(recipe, run, 3)
+    async def reinforce(job: Any) -> None:
+        await fine_tune(job, 3)
 
-    async def evaluate(recipe: Recipe, run: RunFolder, number: int, *_: Any) -> None:
+    async def evaluate(job: Any, number: int) -> None:
         done.append(f"evaluate {number}")
         if number == 3:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -53,9 +53,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         pass
 
     monkeypatch.setattr(PromptLengths, "check", fits)
-    monkeypatch.setattr(pipeline, "_fine_tune", fine_tune)
-    monkeypatch.setattr(pipeline, "_reinforce", reinforce)
-    monkeypatch.setattr(pipeline, "_evaluate", evaluate)
+    monkeypatch.setattr("cluster.pipeline._Job._fine_tune", fine_tune)
+    monkeypatch.setattr("cluster.pipeline._Job._reinforce", reinforce)
+    monkeypatch.setattr("cluster.pipeline._Job._evaluate", evaluate)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield done
     for number, handler in before.items():
