@@ -1,4 +1,4 @@
-"""A tuning with the real Ray Tune, vLLM and DeepSpeed: two trials, stopped in the first and started again."""
+"""A tuning with the real Ray Tune, vLLM and DeepSpeed: stopped in the first of two trials, then both side by side."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from cluster.checkpoints import CheckpointFolder
+from cluster.job_book import entries
 from cluster.run_folder import RunFolder, StageFolder
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -35,7 +36,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 
 @contextmanager
-def tuning(folder: Path, told: Path) -> Iterator[subprocess.Popen[bytes]]:
+def tuning(folder: Path, told: Path, at_once: int) -> Iterator[subprocess.Popen[bytes]]:
     """`caliber tune`, whose output goes to a file, on a Ray cluster that ends with it."""
     words = [
         str(TINY),
@@ -43,7 +44,7 @@ def tuning(folder: Path, told: Path) -> Iterator[subprocess.Popen[bytes]]:
         f"data.root={folder}/data",
         *SETTINGS,
         "rewards.weights.calibration=0.25,1",
-        "--at-once=1",
+        f"--at-once={at_once}",
     ]
     with told.open("wb") as output:
         process = subprocess.Popen(
@@ -75,7 +76,7 @@ def test_a_tuning_that_is_stopped_goes_on_and_ends_in_the_trade_off_of_its_trial
     first, second = (RunFolder(tune / name).stage(3) for name in TRIALS)
 
     told = folder / "told.txt"
-    with tuning(folder, told) as process:
+    with tuning(folder, told, at_once=1) as process:
         while not steps(first) and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
@@ -89,11 +90,13 @@ def test_a_tuning_that_is_stopped_goes_on_and_ends_in_the_trade_off_of_its_trial
     assert saved.read(saved.newest_first()[0]).step == reached
     assert not second.path.exists()
 
-    with tuning(folder, told) as process:
+    with tuning(folder, told, at_once=2) as process:
         code = process.wait(timeout=900)
 
     assert code == 0, told.read_text()
     assert f"resumed at step {reached}" in told.read_text()
+    resumed, begun = (entries(RunFolder(tune / name).path) for name in TRIALS)
+    assert begun[0].time < resumed[-1].time and resumed[-1].doing == "ended"
     assert [steps(stage) for stage in (first, second)] == [list(range(1, 9))] * 2
     mixes = [json.loads((stage.path / "log.jsonl").read_text().splitlines()[-1]) for stage in (first, second)]
     assert [mix["weight/calibration"] for mix in mixes] == [0.25, 1.0]
