@@ -15,9 +15,11 @@ from cluster.cli import main
 from cluster.export import Form, export
 from cluster.export_check import Checked, ExportDiffers, Question, check_export
 from cluster.export_source import Source
+from cluster.run_folder import RunFolder
 from configs.schema import Engine, Recipe
 from learner.adapter_files import Adapter
 from rollout.chat import ChatFormat
+from tests.integration.card_code import LIBRARIES, printed
 from tests.unit.finished_run import finished_run
 
 pytestmark = pytest.mark.integration
@@ -43,6 +45,18 @@ def test_an_export_says_in_both_libraries_what_its_model_says_of_text_and_pictur
     assert max(by_vllm) <= 1e-3
     assert "vLLM 0.32" in (tmp_path / "out" / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_code_on_an_adapters_card_runs_as_it_stands(recipe: Recipe, tmp_path: Path, library: str) -> None:
+    folder, base = tmp_path / "out", RunFolder.of(recipe).starting_model
+    assert main(["export", recipe.output, str(folder), "--form", "adapter"]) == 0
+    picture = next(Path(recipe.data.root).glob("*.png"))
+
+    named = {"FOLDER": str(folder), "BASE": str(base), "RANK": "8"}
+    told = printed(folder / "README.md", library, "'said', type(response).__name__", named, picture)
+
+    assert "said str" in told.splitlines()  # of bytes that are no text: it has learnt nothing
 
 
 @pytest.mark.parametrize("library", ["transformers", "vLLM"])
