@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from configs.schema import Evaluation
+from cluster.export_source import Source
+from configs.schema import Precision
 from rollout.chat import ChatFormat
 
+_DTYPES = {Precision.FP32: "float32", Precision.BF16: "bfloat16"}  # as evaluated; vLLM halves fp32 by itself
 _NEVER = -100.0  # what vLLM adds to the logit of a token that a response must not hold
 
 
-def usage(kind: str, adapter: bool, chat: ChatFormat, temperature: float, evaluation: Evaluation) -> Iterator[str]:
+def usage(source: Source, kind: str, adapter: bool, chat: ChatFormat, temperature: float) -> Iterator[str]:
     """Paragraphs and code. `FOLDER` is where the export is, `messages` what the card shows above."""
+    recipe = source.recipe
+    tokens, dtype = recipe.evaluation.response_tokens, _DTYPES[recipe.engine.precision]
     sampled = "greedily" if temperature == 0 else f"at temperature {temperature:g}"
     yield (
-        f"The evaluation below sampled {sampled}, up to {evaluation.response_tokens} tokens, without top-p, top-k or "
+        f"The evaluation below sampled {sampled}, up to {tokens} tokens, without top-p, top-k or "
         "penalties, and `generation_config.json` says the same: other sampling changes what a confidence is worth."
     )
     if chat.takes_images:
@@ -25,7 +29,7 @@ def usage(kind: str, adapter: bool, chat: ChatFormat, temperature: float, evalua
     yield fenced(_by_transformers(kind), "python")
     if adapter:
         yield "With vLLM, `BASE` being the base model and `RANK` a rank of vLLM's that is no less than the adapter's:"
-    yield fenced(_by_vllm(adapter, chat, temperature, evaluation.response_tokens), "python")
+    yield fenced(_by_vllm(adapter, chat, temperature, tokens, dtype), "python")
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -50,13 +54,13 @@ response = processor.decode(made, skip_special_tokens=True)
 """
 
 
-def _by_vllm(adapter: bool, chat: ChatFormat, temperature: float, tokens: int) -> str:
+def _by_vllm(adapter: bool, chat: ChatFormat, temperature: float, tokens: int, dtype: str) -> str:
     barred = dict.fromkeys(chat.barred_token_ids(), _NEVER)
     never = f", logit_bias={barred}" if barred else ""  # vLLM does not read suppress_tokens
-    loaded, asked, lora = 'LLM("FOLDER")', "", ""
+    loaded, asked, lora = f'LLM("FOLDER", dtype="{dtype}")', "", ""
     if adapter:
         limits = f", mm_processor_kwargs={chat.processor_options}" if chat.processor_options else ""
-        loaded = f'LLM("BASE", tokenizer="FOLDER", enable_lora=True, max_lora_rank=RANK{limits})'
+        loaded = f'LLM("BASE", dtype="{dtype}", tokenizer="FOLDER", enable_lora=True, max_lora_rank=RANK{limits})'
         asked = ', lora_request=LoRARequest("adapter", 1, "FOLDER")'
         lora = "from vllm.lora.request import LoRARequest\n"
     return f"""\

@@ -53,7 +53,7 @@ class Card:
             *self._prompt(),
             *self._response(),
             "## Use",
-            *usage(self.kind, self.adapter, self.chat, temperature_of(self.source), self.source.recipe.evaluation),
+            *usage(self.source, self.kind, self.adapter, self.chat, temperature_of(self.source)),
             *training(self.source, self._base()),
             *self._evaluation(),
             *self._limits(),

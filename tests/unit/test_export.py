@@ -323,7 +323,8 @@ def test_the_adapter_form_holds_what_all_stages_added(tmp_path: Path, tiny_model
     assert read.base == str(RunFolder.of(recipe).starting_model)
     assert check.adapter is not None and read.tensors.keys() == check.adapter.tensors.keys()
     assert not (tmp_path / "out" / "config.json").exists()
-    assert "the adapter of stage 3" in card(tmp_path / "out") and "LoRARequest" in card(tmp_path / "out")
+    told = card(tmp_path / "out")
+    assert "the adapter of stage 3" in told and 'LLM("BASE", dtype="float32", ' in told and "LoRARequest" in told
     # Against the model with all of them merged, which is what it stands for.
     merged = Check()
     export(Source.of(Path(recipe.output), None), tmp_path / "merged", Form.MERGED, merged)
