@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -33,10 +34,11 @@ logger = logging.getLogger(__name__)
 class RolloutPool:
     """Rollout workers under supervision."""
 
-    def __init__(self, setup: EngineSetup, seconds_per_wait: float) -> None:
+    def __init__(self, setup: EngineSetup, seconds_per_wait: float, seconds_per_update: float = math.inf) -> None:
         """Workers differ from `setup` in their seeds and, of its cores, in their own."""
         self._setup = setup
         self._seconds = seconds_per_wait
+        self._seconds_per_update = min(seconds_per_update, seconds_per_wait)
         self._latest: WeightUpdate | Offer | None = None
         names = [f"rollout-{index}" for index in range(setup.settings.most_workers)]
         self._deal = Deal(setup.settings.cores)
@@ -52,9 +54,9 @@ class RolloutPool:
         self._group_limits = GroupLimits(self._supervisor, setup.settings.sequences_at_once, self._occupancy)
 
     @classmethod
-    async def start(cls, setup: EngineSetup, seconds_per_wait: float) -> Self:
+    async def start(cls, setup: EngineSetup, seconds_per_wait: float, seconds_per_update: float = math.inf) -> Self:
         """Start as many workers as a run needs, at once."""
-        pool = cls(setup, seconds_per_wait)
+        pool = cls(setup, seconds_per_wait, seconds_per_update)
         await pool.bring_up()
         return pool
 
@@ -74,6 +76,11 @@ class RolloutPool:
     def size(self) -> int:
         """Number of workers, those being replaced included where a run needs them."""
         return max(self._setup.settings.workers, len(self._supervisor.live))
+
+    def enough(self, samples_per_group: int) -> int:
+        """Visits that keep the engines busy: twice what they batch. More would wait there, on their own time."""
+        batched = -(-self._setup.settings.sequences_at_once // samples_per_group)
+        return 2 * batched * self.size
 
     @property
     def in_flight(self) -> int:
@@ -141,16 +148,21 @@ class RolloutPool:
         await self._supervisor.close(self._seconds, "rl.seconds_per_wait")
 
     async def _hand_over(self, worker: Worker, update: WeightUpdate | Offer) -> None:
-        what = f"{worker.name} to load weight version {update.version}"
-        held = await within(worker.actor.load.remote(update), self._seconds, what)
+        held = await self._load(worker, update)
         if held != update.checksum:
             logger.warning("%s found other weights than version %d and takes it whole", worker.name, update.version)
-            held = await within(worker.actor.load.remote(update), self._seconds, what)
+            held = await self._load(worker, update)
         if held != update.checksum:
             raise WrongWeights(
                 f"{worker.name} holds weights with checksum {held} after version {update.version}, "
                 f"the learner sent {update.checksum}"
             )
+
+    async def _load(self, worker: Worker, update: WeightUpdate | Offer) -> str:
+        what = f"{worker.name} to load weight version {update.version}"
+        limit, setting = self._seconds_per_update, "transfer.seconds_per_update"
+        checksum: str = await within(worker.actor.load.remote(update), limit, what, setting)
+        return checksum
 
     async def _occupancy(self, worker: Worker) -> Occupancy:
         return await within(worker.actor.occupancy.remote(), self._seconds, f"{worker.name} to say how full it is")

@@ -21,8 +21,6 @@ from rollout.prompts import Prompt
 from rollout.trajectory import Group
 from rollout.worker import Visit
 
-_VISITS_AT_ONCE = 64  # a worker: keeps the engine's batch full without queueing the whole file on it
-
 
 class RolloutWorkers:
     """At most one pool, kept from one use to the next as long as it holds the weights that are asked for.
@@ -61,7 +59,7 @@ class RolloutWorkers:
             exported=recipe.monitoring.engine_metrics,
             adapters=adapters,
         )
-        return await RolloutPool.start(setup, recipe.rl.seconds_per_wait)
+        return await RolloutPool.start(setup, recipe.rl.seconds_per_wait, recipe.transfer.seconds_per_update)
 
     def now_hold(self, model_dir: str) -> None:
         """The workers' weights were changed to those of another directory, which has no adapters beside them."""
@@ -105,7 +103,7 @@ async def sample_each(
 
     A prompt that cannot be answered is given to `unanswerable`, where there is one; else its ValueError ends the rest.
     """
-    room = asyncio.Semaphore(_VISITS_AT_ONCE * pool.size)
+    room = asyncio.Semaphore(pool.enough(samples_per_prompt))
 
     async def visit(number: int, prompt: Prompt) -> None:
         async with room:

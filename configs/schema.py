@@ -234,6 +234,9 @@ class Transfer(Section):
     """Send the values that changed since the version before, bit for bit, and the whole weights only to workers that
     join. For bf16 and slow networks: in fp32 a step changes nearly every value. Costs a copy of the weights in the
     memory of rank 0's host, one in that of each worker's, and as much as one more in the object store."""
+    seconds_per_update: PositiveFloat = 300.0
+    """Time limit for a worker to take up new weights, no more than rl.seconds_per_wait. One that takes longer is
+    replaced; until then the others get none that are newer."""
     full_every: Annotated[int, Field(ge=2)] = 20
     """With deltas: updates from one whole copy in the object store to the next, at most. A worker that joins reads the
     copy and the deltas since."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from psutil import Process
 from ray.cluster_utils import Cluster
 
 from tests.chaos.job import (
@@ -32,6 +33,7 @@ from tests.chaos.job import (
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 LIMIT = 20  # seconds a reward worker may take for a group
+UPDATE_LIMIT = 40  # seconds a rollout worker may take for new weights
 SECONDS_STILL, IDLE_SECONDS = 10, 0.3  # an idle process still looks around now and then
 LOST, AGAIN = "is lost and will be replaced", "works again"
 
@@ -45,18 +47,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_workers_that_are_killed_at_any_time_cost_neither_a_step_nor_a_group(
     cluster: Cluster, tmp_path: Path, tiny_model: Path
 ) -> None:
-    settings = ("rl.steps=40", "learner.ranks=1", f"reward_service.seconds_per_group={LIMIT}")
-    with job(cluster, tmp_path, tiny_model, *settings) as run:
+    limits = (f"reward_service.seconds_per_group={LIMIT}", f"transfer.seconds_per_update={UPDATE_LIMIT}")
+    with job(cluster, tmp_path, tiny_model, "rl.steps=50", "learner.ranks=1", *limits) as run:
         run.until(lambda: run.step >= 1, "its first step")
 
         an_engine_dies(run)
         a_worker_dies_in_generation_and_its_successor_as_it_starts(run)
         a_worker_dies_in_an_update(run)
+        a_worker_hangs_in_an_update(run)
         a_reward_worker_dies(run)
         a_reward_worker_hangs(run)
 
         run.ends_as_if_nothing_had_happened()
-    assert run.lines[-1]["worker_restarts"] == 3
+    assert run.lines[-1]["worker_restarts"] == 4
     assert run.lines[-1]["reward_worker_restarts"] == 2
 
 
@@ -112,13 +115,7 @@ def a_worker_dies_in_generation_and_its_successor_as_it_starts(run: Job) -> None
 
 
 def a_worker_dies_in_an_update(run: Job) -> None:
-    run.until_stepped(1)
-    (worker,) = processes(ROLLOUT)
-    groups = run.recipe.rl.prompts_per_step
-    with standing(LEARNER):  # until there is enough to train on without the worker
-        run.until(lambda: run.scored >= (run.step + 3) * groups, "three batches ahead")
-        worker.suspend()
-    run.until_stepped(1)
+    worker = a_worker_stands_still_in_an_update(run)
     run.until(stillness(), "standing still")  # new weights wait for the worker, and the learner for them
 
     kill(worker)
@@ -127,13 +124,33 @@ def a_worker_dies_in_an_update(run: Job) -> None:
     measured(run, "rollout worker killed in an update", noticed=noticed, replaced=replaced)
 
 
+def a_worker_hangs_in_an_update(run: Job) -> None:
+    worker = a_worker_stands_still_in_an_update(run)
+
+    noticed, replaced = run.until_told(LOST, 4), run.until_told(AGAIN, 4)
+
+    measured(run, f"rollout worker hangs in an update (limit {UPDATE_LIMIT} s)", noticed=noticed, replaced=replaced)
+    run.until(lambda: worker not in processes(ROLLOUT), "its end")
+
+
+def a_worker_stands_still_in_an_update(run: Job) -> Process:
+    run.until_stepped(1)
+    (worker,) = processes(ROLLOUT)
+    groups = run.recipe.rl.prompts_per_step
+    with standing(LEARNER):  # until there is enough to train on without the worker
+        run.until(lambda: run.scored >= (run.step + 3) * groups, "three batches ahead")
+        worker.suspend()
+    run.until_stepped(1)
+    return worker
+
+
 def a_reward_worker_dies(run: Job) -> None:
     run.until_stepped(1)
     (worker,) = processes(REWARD)
 
     kill(worker)
 
-    measured(run, "reward worker killed", noticed=run.until_told(LOST, 4), replaced=run.until_told(AGAIN, 4))
+    measured(run, "reward worker killed", noticed=run.until_told(LOST, 5), replaced=run.until_told(AGAIN, 5))
 
 
 def a_reward_worker_hangs(run: Job) -> None:
@@ -142,7 +159,7 @@ def a_reward_worker_hangs(run: Job) -> None:
 
     worker.suspend()
 
-    noticed, replaced = run.until_told(LOST, 5), run.until_told(AGAIN, 5)
+    noticed, replaced = run.until_told(LOST, 6), run.until_told(AGAIN, 6)
     measured(run, f"reward worker hangs (limit {LIMIT} s)", noticed=noticed, replaced=replaced)
     run.until(lambda: worker not in processes(REWARD), "its end")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import cluster.pool
 import cluster.supervisor
 from cluster.pool import RolloutPool
 from cluster.room import NoRoom
-from cluster.sampling import RolloutWorkers
+from cluster.sampling import RolloutWorkers, sample_each
 from cluster.supervisor import NoWorkers
 from cluster.weight_update import WrongWeights
 from configs.bundles import Asked
@@ -55,6 +56,7 @@ class FakeActor:
     held: list[int] = field(default_factory=list)
     fail: dict[str, Exception] = field(default_factory=dict)
     wrong: int = 0  # times that it finds other weights
+    hangs: bool = False  # when it is to load
     killed: bool = False
     groups: list[int] = field(default_factory=list)
     setups: list[EngineSetup] = field(default_factory=list)  # what it was started from
@@ -74,7 +76,7 @@ class FakeActor:
         self.groups.append(visit.group_id)
 
     async def _load(self, update: Update) -> str:
-        await asyncio.sleep(self.cluster.seconds_to_load)
+        await asyncio.sleep(math.inf if self.hangs else self.cluster.seconds_to_load)
         self._raise("load")
         if self.wrong:
             self.wrong -= 1
@@ -424,6 +426,34 @@ def test_a_worker_that_dies_in_an_update_does_not_hold_up_the_others(fake: FakeC
 
     assert virtual_time.run(job()) == pytest.approx(1.0)
     assert [actor.held for actor in fake.actors[:3]] == [[1], [], [1]]
+
+
+def test_a_worker_that_hangs_in_an_update_is_replaced_after_a_limit_of_its_own(fake: FakeCluster) -> None:
+    async def job() -> float:
+        setup = EngineSetup("model", Engine(workers=3), ImageLimits())
+        pool = await RolloutPool.start(setup, 60.0, 5.0)
+        fake.actors[1].hangs = True
+        before = asyncio.get_running_loop().time()
+        await pool.load(Update(1))  # type: ignore[arg-type]
+        return asyncio.get_running_loop().time() - before
+
+    assert virtual_time.run(job()) == pytest.approx(5.0)
+    assert [actor.held for actor in fake.actors[:3]] == [[1], [], [1]]
+    assert fake.actors[1].killed
+
+
+def test_prompts_wait_here_and_not_at_an_engine_that_has_enough_of_them(fake: FakeCluster) -> None:
+    async def job() -> list[int]:
+        pool, seen = await started(2, sequences_at_once=8), []
+        prompts = [visit(number).prompt for number in range(20)]
+        sampling = asyncio.create_task(sample_each(pool, prompts, 4, SAMPLING, lambda *_: None))
+        await asyncio.sleep(0.5)
+        seen.append(pool.in_flight)
+        sampling.cancel()
+        await asyncio.wait([sampling])
+        return seen
+
+    assert virtual_time.run(job()) == [8]  # of 2 engines that batch two groups of 4 samples each, as many again
 
 
 def test_a_worker_that_found_other_weights_is_given_them_once_more(fake: FakeCluster) -> None:
