@@ -70,7 +70,7 @@ class Report:
             "arguments": {name: value for name, value in vars(self._given).items() if name != "json"},
             "figures": {name: [asdict(found) for found in figures] for name, figures in self._figures.items()},
         }
-        self._given.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        self._given.json.write_text(json.dumps(numbers, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 @contextmanager
