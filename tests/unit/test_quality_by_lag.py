@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from benchmarks.quality_by_lag import Result, figures
+from benchmarks.report import Report
 
 
 def result(excess: float, lag: float = 0.0) -> Result:
@@ -34,3 +36,14 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(asdict(written)))
 
     assert Result.read(tmp_path) == written
+
+
+def test_the_numbers_and_what_was_asked_for_are_written(tmp_path: Path) -> None:
+    report = Report(Namespace(recipe=Path("recipe.yaml"), seeds=1, json=tmp_path / "by_lag.json"))
+    report.add("1 seed", figures({0: [result(0.02)]}))
+
+    report.finish()
+
+    written = json.loads((tmp_path / "by_lag.json").read_text())
+    assert written["arguments"] == {"recipe": "recipe.yaml", "seeds": 1}
+    assert [one["median"] for one in written["figures"]["1 seed"] if "excess" in one["of"]] == [0.02]
