@@ -3,7 +3,9 @@
     python -m benchmarks.quality_by_lag configs/emoji/demo.yaml rl.groups_per_worker=66 --into outputs/by-lag
 
 A lag comes about only where generation is ahead of training: with as many groups at an engine as are in a batch it is,
-and after some steps each batch is as old as it may be. The recipe's stages 1 and 2 must be there (`make demo`). A run is a whole stage 3 of the recipe with its engines and
+and after some steps each batch is as old as it may be.
+
+The recipe's stages 1 and 2 must be there (`make demo`). A run is a whole stage 3 of the recipe with its engines and
 learner, and an evaluation on each of its files; all else than lag and seed is the recipe's. Runs that are finished in
 the folder are not done again, so that the command may be stopped and given again. On two cores one of the demo's takes
 some five minutes.

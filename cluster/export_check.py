@@ -82,8 +82,7 @@ def check_export(
         asked: dict[str, Any] = {"model": str(folder), "kind": kind, "conversations": conversations}
         on_cpu = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ""}  # as the model itself was asked
         by_transformers = _transformers(questions, _ask("transformers", asked, Path(scratch), on_cpu))
-        threads = engine.threads_per_worker or len(os.sched_getaffinity(0))
-        with engine_environment(engine.model_copy(update={"threads_per_worker": threads})):
+        with engine_environment(engine):
             environment = dict(os.environ)
         asked |= {"settings": _settings(folder, chat, questions, engine, adapter)}
         asked["adapter"] = None if adapter is None else str(folder)

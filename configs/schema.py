@@ -194,8 +194,8 @@ class Engine(Section):
     gpus_per_worker: NonNegativeFloat = 0.0
     """Ray GPUs a worker reserves."""
     threads_per_worker: PositiveInt | None = None
-    """OpenMP threads of each process of a worker's engine; if not set, one for each of its cores where `cores` names
-    some, and vLLM's own choice where not (CPU only)."""
+    """OpenMP threads of each process of a worker's engine; if not set, one for each core that it is kept on by `cores`,
+    or that the machine has (CPU only). Several workers of a machine share its cores: set it for them."""
     cores: CoreLists | None = None
     """Cores that a node's workers are kept on, an entry for each ("0-15", "16-31"), dealt out in turn on each node; the
     system places them if not set."""

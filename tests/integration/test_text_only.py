@@ -25,7 +25,6 @@ pytestmark = pytest.mark.integration
 
 SETTINGS = Engine(
     precision=Precision.FP32,
-    threads_per_worker=1,
     tokens_per_sequence=128,
     sequences_at_once=8,
     kv_cache_gib=0.25,

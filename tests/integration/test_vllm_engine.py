@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from rollout.occupancy import Occupancy
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, VersionSpan
 from rollout.vllm_engine import VllmEngine
+from rollout.vllm_settings import engine_environment
 
 Result = TypeVar("Result")
 
@@ -50,6 +52,14 @@ def run() -> Iterator[Run]:
     """Runs coroutines of all tests in one event loop, the engine's."""
     with asyncio.Runner() as runner:
         yield runner.run
+
+
+@pytest.mark.parametrize("told, threads", [(None, len(os.sched_getaffinity(0))), (3, 3)])
+def test_on_cpus_an_engines_threads_share_the_cores_there_are(told: int | None, threads: int) -> None:
+    with engine_environment(Engine(threads_per_worker=told)):
+        own = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND")}
+
+    assert own == {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 @pytest.fixture(scope="module")
