@@ -92,7 +92,7 @@ def _view(options: argparse.Namespace) -> int:
         raise ValueError(f"got --from {options.source!r}, expected one of: {'; '.join(sources) or 'nothing yet'}")
     limit = options.limit or (20 if console.is_terminal else len(run.rows))
     try:
-        show(chosen(run.rows, options.filters, options.source, options.search), dict(run.prompts), limit, console)
+        show(chosen(run.rows, options.filters, options.source, options.search), run.prompts, limit, console)
         sys.stdout.flush()
     except BrokenPipeError:  # such as `| head` when it has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end

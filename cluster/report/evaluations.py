@@ -64,7 +64,7 @@ def _evaluation(folder: Path, stage: int, name: str, recipe: Recipe) -> Evaluati
         baselines=read_baselines(folder),
         bins=recipe.evaluation.bins,
         outcomes=held,
-        rows=tuple(with_suspects(list(_rows(title, predictions, held, stage, recipe)))),
+        rows=tuple(with_suspects(list(_rows(title, recipe.data.evaluation[name], predictions, held, stage, recipe)))),
     )
 
 
@@ -83,7 +83,7 @@ def _held(predictions: list[PredictionRow], stage: int, recipe: Recipe) -> Outco
 
 
 def _rows(
-    title: str, predictions: list[PredictionRow], held: Outcomes | None, stage: int, recipe: Recipe
+    title: str, file: str, predictions: list[PredictionRow], held: Outcomes | None, stage: int, recipe: Recipe
 ) -> Iterator[ResponseRow]:
     correct = None if held is None else held.correct
     place = 0  # of the row's first outcome
@@ -98,6 +98,7 @@ def _rows(
         ends = place + (recipe.evaluation.annotator_draws if row.counts else 1)
         yield ResponseRow(
             source=title,
+            file=file,
             group=row.prompt_id,
             prompt_id=row.prompt_id,
             target=held.truth[place] if held is not None and ends == place + 1 else None,

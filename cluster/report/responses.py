@@ -26,6 +26,7 @@ class ResponseRow:
     """One response, what it says, and what it was worth."""
 
     source: str  # where it was sampled: "rollouts", or an evaluation such as "stage 3, seen"
+    file: str  # of data, as the recipe names it: a prompt's id is unique in one
     group: str  # responses to one visit of a prompt share it, within their source
     prompt_id: str
     target: str | None  # what the answer was held against; None: several annotators, or unknown
@@ -41,6 +42,11 @@ class ResponseRow:
     versions: tuple[VersionSpan, ...] = ()  # weight versions, by tokens; () where they are not kept
     suspect: bool = False  # by `rewards.suspicion.sabotage_suspects`
     majority_total: float | None = None  # of a suspect: what its group's most frequent answer earned, on average
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """Which prompt it answers: its file and its id."""
+        return self.file, self.prompt_id
 
     @property
     def right(self) -> bool:

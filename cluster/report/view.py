@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from rich.console import Console, Group, RenderableType
@@ -30,7 +30,7 @@ def chosen(
             yield row
 
 
-def show(rows: Iterator[ResponseRow], prompts: dict[str, Prompt], limit: int, console: Console) -> None:
+def show(rows: Iterator[ResponseRow], prompts: Mapping[tuple[str, str], Prompt], limit: int, console: Console) -> None:
     """Print the first `limit` rows: panels in a terminal, lines of tab-separated fields under a header elsewhere."""
     if not console.is_terminal:
         write = console.file.write
@@ -39,7 +39,7 @@ def show(rows: Iterator[ResponseRow], prompts: dict[str, Prompt], limit: int, co
             write("\t".join(_plain(row)) + "\n")
         return
     for row in islice(rows, limit):
-        console.print(_panel(row, prompts.get(row.prompt_id)))
+        console.print(_panel(row, prompts.get(row.asked)))
     more = sum(1 for _ in rows)
     if more:
         console.print(f"and {more:,} more: --limit shows them", style="dim")

@@ -137,7 +137,7 @@ def test_prompts_are_read_under_the_names_that_the_recipe_has_for_their_columns(
 
     found = read_run(made.path)
 
-    assert len(found.prompts) == 10
+    assert len(found.prompts) == 2 * 10
     assert all(prompt.images for prompt in found.prompts.values())
 
 

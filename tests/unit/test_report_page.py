@@ -15,7 +15,7 @@ import pytest
 from cluster.report.browser_data import browser_data, script_json
 from cluster.report.page import page
 from cluster.report.run_data import RunData, read_run
-from tests.unit.report_run import EVIL, made_run
+from tests.unit.report_run import EVIL, QUESTION, SEEN_QUESTION, made_run
 
 TEXT, SPANS = 4, slice(9, 11)  # places in a row, as responses.js has them
 
@@ -93,9 +93,22 @@ def test_spans_are_counted_as_javascript_counts(text: str) -> None:
 def test_a_picture_is_in_the_page_once_and_small(text: str) -> None:
     data = data_of(text)
 
-    assert len(data["prompts"]) == 10
+    assert len(data["prompts"]) == 2 * 10  # of stage 3's file, and of the evaluation's
     assert len(data["pictures"]) == 5
     assert all(uri.startswith("data:image/webp;base64,") and len(uri) < 4000 for uri in data["pictures"])
+
+
+def test_a_response_is_shown_with_the_prompt_of_its_own_file_where_another_has_the_same_id(text: str) -> None:
+    data = data_of(text)
+
+    of = {data["sources"][row[0]]: data["prompts"][row[1]] for row in reversed(data["rows"])}  # the first of each: p0
+    trained, seen = of["rollouts"], of["stage 3, seen"]
+
+    assert (trained["id"], seen["id"]) == ("p0", "p0")
+    assert (trained["text"], seen["text"]) == (QUESTION, SEEN_QUESTION)
+    assert (trained["reference"], seen["reference"]) == ("annotators: joy 3, fear 1, calm 0", "joy")
+    assert trained["pictures"] != seen["pictures"]
+    assert of["stage 2, seen"] == seen
 
 
 def test_of_too_many_rollouts_whole_groups_are_taken_and_the_page_says_so(run: RunData) -> None:

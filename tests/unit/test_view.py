@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.report.filters import Filter
 from cluster.report.run_data import RunData, read_run
 from cluster.report.view import PLAIN_COLUMNS, chosen, show
-from tests.unit.report_run import made_run
+from tests.unit.report_run import QUESTION, SEEN_QUESTION, made_run
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def shown(
 ) -> str:
     page = io.StringIO()
     console = Console(file=page, force_terminal=terminal, width=100, color_system=None)
-    show(chosen(run.rows, filters, source, search), dict(run.prompts), limit, console)
+    show(chosen(run.rows, filters, source, search), run.prompts, limit, console)
     return page.getvalue()
 
 
@@ -70,9 +70,16 @@ def test_a_terminal_gets_the_question_the_sum_and_what_is_left(run: RunData) -> 
     text = shown(run, source="rollouts", limit=1, terminal=True)
 
     assert "p0  wrong 0.95" in text
-    assert "Which mood?" in text
+    assert QUESTION in text
     assert "correctness 0.000 x 1 + calibration -0.902 x 1 + format 1.000 x 4 = +3.098" in text
     assert "and 161 more: --limit shows them" in text
+
+
+def test_the_question_is_that_of_the_file_that_was_evaluated(run: RunData) -> None:
+    text = shown(run, source="stage 3, seen", limit=1, terminal=True)
+
+    assert "p0  " in text
+    assert (SEEN_QUESTION in text, QUESTION in text) == (True, False)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
