@@ -29,12 +29,10 @@ def state(run: RunData) -> Element:
             "p",
             None,
             f"Stage 3: step {done:,} of {rl.steps:,}, {len(run.rollouts):,} responses. "
-            f"Reward mix: {shown(run.mixes.at(done + 1))}; credit {run.recipe.rewards.credit}.",
+            f"Reward mix: {shown(run.mixes.at(min(done + 1, rl.steps)))}; credit {run.recipe.rewards.credit}.",
         ),
     ]
-    lines += [
-        node("p", {"class": "warning"}, f"Unsafe reward mix: {message}") for message in unsafe(run.recipe.rewards)
-    ]
+    lines += [node("p", {"class": "warning"}, f"Unsafe reward mix, {message}") for message in _unsafe(run)]
     return node("div", None, *lines)
 
 
@@ -99,6 +97,13 @@ def lag_section(run: RunData) -> Iterator[Element]:
         f"up to step {step}; two versions: new weights came between answer and confidence",
         lag_chart(rows),
     )
+
+
+def _unsafe(run: RunData) -> Iterator[str]:
+    """What is wrong with each mix that steps were trained with: the recipe's weights need not be among them."""
+    for span in run.mixes.spans(run.recipe.rl.steps):
+        mix = run.recipe.rewards.model_copy(update={"weights": span.weights})
+        yield from (f"{span.shown} ({shown(span.weights)}): {message}" for message in unsafe(mix))
 
 
 def _numbers(metrics: Metrics) -> str:

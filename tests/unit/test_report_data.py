@@ -118,6 +118,24 @@ def test_steps_that_are_to_come_have_the_weights_that_were_asked_for() -> None:
     assert Mixes([], asked).at(3) == asked
 
 
+def test_mixes_are_told_by_their_steps_the_next_one_among_them() -> None:
+    first, second, asked = (RewardWeights(correctness=1, calibration=c, format=1) for c in (1, 0.5, 0.25))
+    log = [
+        {"step": float(step), **{f"weight/{name}": weight for name, weight in mix.model_dump().items()}}
+        for step, mix in enumerate((first, first, second), start=1)
+    ]
+
+    mixes = Mixes(log, asked)
+
+    assert [(span.shown, span.weights) for span in mixes.spans(5)] == [
+        ("steps 1 to 2", first),
+        ("step 3", second),
+        ("from step 4 on", asked),
+    ]
+    assert [span.shown for span in mixes.spans(3)] == ["steps 1 to 2", "from step 3 on"]  # no step is left for it
+    assert [span.shown for span in Mixes([], asked).spans(5)] == ["from step 1 on"]
+
+
 def test_prompts_that_are_gone_cost_their_text_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = made_run(tmp_path)
     shutil.rmtree(tmp_path / "data")

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 
 from cluster.report.browser_data import browser_data, script_json
+from cluster.report.mixes import Mixes
 from cluster.report.page import page
 from cluster.report.run_data import RunData, read_run
+from cluster.report.sections import state
+from configs.schema import Credit, RewardWeights
 from tests.unit.report_run import EVIL, QUESTION, SEEN_QUESTION, made_run
 
 TEXT, SPANS = 4, slice(9, 11)  # places in a row, as responses.js has them
@@ -132,6 +136,44 @@ def test_changes_of_the_mix_are_marked_in_every_chart_of_training(text: str) -> 
     assert "step 6: calibration 1 → 0.5" in text
     curves = re.findall(r'<svg [^>]*class="curves".*?</svg>', text)
     assert sum('class="change"' in one for one in curves) == len(curves) - 2  # the SFT losses have none
+
+
+def with_mixes(run: RunData, recipe: RewardWeights, *trained: RewardWeights) -> RunData:
+    """The run under one joint reward, had its recipe these weights and its steps those."""
+    rewards = run.recipe.rewards.model_copy(update={"credit": Credit.JOINT, "weights": recipe})
+    log = [
+        {"step": float(step), **{f"weight/{name}": weight for name, weight in mix.model_dump().items()}}
+        for step, mix in enumerate(trained, start=1)
+    ]
+    mixes = Mixes(log, trained[-1])
+    return replace(
+        run, recipe=run.recipe.model_copy(update={"rewards": rewards}), logs={**run.logs, 3: log}, mixes=mixes
+    )
+
+
+def warnings(run: RunData) -> list[str]:
+    return ["".join(one.itertext()) for one in state(run).iterfind("p[@class='warning']")]
+
+
+SAFE, UNSAFE = (RewardWeights(correctness=1, calibration=calibration, format=4) for calibration in (0.5, 2))
+
+
+def test_a_mix_that_steps_were_trained_with_is_called_unsafe_under_a_recipe_that_is_safe(run: RunData) -> None:
+    (warning,) = warnings(with_mixes(run, SAFE, UNSAFE, UNSAFE, SAFE))
+
+    assert warning.startswith(
+        "Unsafe reward mix, steps 1 to 2 (correctness 1, calibration 2, format 4): Below p = 0.500 it pays"
+    )
+
+
+def test_a_mix_that_no_step_was_trained_with_is_not_called_unsafe(run: RunData) -> None:
+    assert warnings(with_mixes(run, UNSAFE, SAFE, SAFE)) == []
+
+
+def test_the_mix_of_a_finished_run_is_that_of_its_last_step(run: RunData) -> None:
+    asked_since = replace(run, mixes=Mixes(run.logs[3], UNSAFE))
+
+    assert "Reward mix: correctness 1, calibration 0.5, format 4; credit" in "".join(state(asked_since).itertext())
 
 
 def test_two_runs_are_compared_on_the_prompts_of_both(run: RunData, tmp_path: Path) -> None:
