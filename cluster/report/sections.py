@@ -57,10 +57,8 @@ def evaluation_section(run: RunData) -> Iterator[Element]:
         if risks:
             diagrams.append(figure(f"Risk by coverage, {name}", "lower is better", risk_chart(risks)))
         yield node("div", {"class": "grid"}, *diagrams)
-    if run.recipe.rewards.judge is not None:
-        yield node(
-            "p", {"class": "note"}, "A judge said what is right; it is not asked again, so there are no diagrams."
-        )
+    for why in dict.fromkeys(one.unjudged for one in run.evaluations if one.unjudged is not None):
+        yield node("p", {"class": "note"}, f"There are no diagrams and no intervals: {why}.")
     yield stage_table(run.evaluations)
 
 

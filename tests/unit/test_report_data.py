@@ -15,6 +15,7 @@ from cluster.report.filters import Filter
 from cluster.report.mixes import Mixes
 from cluster.report.responses import ResponseRow
 from cluster.report.run_data import RunData, read_run
+from cluster.report.sections import evaluation_section
 from cluster.report.stage_table import stage_table
 from cluster.report.suspects import with_suspects
 from cluster.run_folder import RunFolder
@@ -104,6 +105,37 @@ def test_the_share_of_suspects_is_the_logs_sabotage(run: RunData) -> None:
 def test_an_evaluations_rows_are_right_where_its_metrics_say_so(run: RunData) -> None:
     for one in run.evaluations:
         assert one.metrics.accuracy == pytest.approx(sum(row.right for row in one.rows) / len(one.rows))
+
+
+def with_scorer(folder: Path, scorer: str) -> Path:
+    made = RunFolder(made_run(folder, groups=4))
+    write_resolved(load_recipe(made.recipe, [f"rewards.correctness={scorer}"]), made.recipe)
+    return made.path
+
+
+def test_a_scorer_of_the_recipes_own_is_asked_again(tmp_path: Path) -> None:
+    found = read_run(with_scorer(tmp_path, "tests.unit.user_scorers:Echo"))
+
+    for one in found.evaluations:
+        assert (one.unjudged, {row.correct for row in one.rows}) == (None, {0.0, 1.0})
+
+
+def test_a_scorer_that_cannot_be_imported_costs_its_verdicts_alone_and_the_remedy_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = with_scorer(tmp_path, "no.such.module:Scorer")
+
+    with caplog.at_level(logging.WARNING):
+        found = read_run(run)
+
+    assert len(found.rows) == 18 + 3 * 40
+    assert all(row.correct is None and row.answer is not None for one in found.evaluations for row in one.rows)
+    assert any(row.right for row in found.rollouts)
+    (told,) = caplog.messages
+    assert "No module named 'no'" in told
+    assert told.endswith("in the folder that has the scorer's module, or put that folder on PYTHONPATH.")
+    note = "".join(text for part in evaluation_section(found) for text in part.itertext())
+    assert "no diagrams and no intervals: the scorer no.such.module:Scorer says what is right, and could not" in note
 
 
 def test_a_change_of_the_mix_is_found_in_the_log(run: RunData) -> None:
