@@ -18,6 +18,8 @@ from cluster.report.mixes import Mixes
 from cluster.report.page import page
 from cluster.report.run_data import RunData, read_run
 from cluster.report.sections import state
+from cluster.run_folder import RunFolder
+from configs.load import load_recipe, write_resolved
 from configs.schema import Credit, RewardWeights
 from tests.unit.report_run import EVIL, QUESTION, SEEN_QUESTION, made_run
 
@@ -189,6 +191,18 @@ def test_runs_without_a_prompt_in_common_are_said_to_have_none(run: RunData, tmp
     other = read_run(made_run(tmp_path, prompts=1, seed=1))
 
     assert "there is nothing to compare" in page([run, other], 20_000)
+
+
+def test_runs_under_a_judge_are_not_compared_and_the_page_says_so(run: RunData, tmp_path: Path) -> None:
+    made = RunFolder(made_run(tmp_path))
+    write_resolved(
+        load_recipe(made.recipe, ["rewards.correctness=judge", "rewards.judge={url: https://judge}"]), made.recipe
+    )
+
+    text = page([run, read_run(made.path)], 20_000)
+
+    assert "On seen there is nothing to compare: in B a judge said what is right, and is not asked again." in text
+    assert "The runs share no evaluation" not in text
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
