@@ -70,8 +70,8 @@ def _serve(options: argparse.Namespace) -> int:
     from cluster.report.live import LivePage, LiveServer
 
     report = LivePage([run.absolute() for run in options.runs], options.rollouts)
-    report.text()  # what is wrong with the run is said here
     with LiveServer(report, options.port) as server:
+        report.text()  # what is wrong with the run is said here
         print(f"{server.address} follows {', '.join(map(str, options.runs))}; Ctrl-C ends it", flush=True)
         try:
             server.serve_forever()

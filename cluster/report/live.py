@@ -65,10 +65,13 @@ class LiveServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, report: LivePage, port: int) -> None:
-        """`port` 0 takes a free one. Raises OSError where the port is taken."""
+        """`port` 0 takes a free one. Raises ValueError for a port that is taken, or is none."""
         self.report = report
         self.places = threading.BoundedSemaphore(_AT_ONCE)
-        super().__init__((LOOPBACK, port), _Handler)
+        try:
+            super().__init__((LOOPBACK, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"got --port {port}, but {error}; --port 0 takes a free one") from error
 
     @property
     def address(self) -> str:

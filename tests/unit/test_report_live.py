@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from cluster.cli import main
 from cluster.report import live
 from cluster.report.live import LivePage, LiveServer
 from tests.unit.report_run import made_run
@@ -75,6 +76,24 @@ def test_another_host_and_another_path_are_refused(run: Path) -> None:
         host, path = get(server, "version", Host="evil.example"), get(server, "../recipe.yaml")
 
     assert (host.status, path.status) == (403, 404)
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_named_with_the_remedy(run: Path, port: int) -> None:
+    with pytest.raises(ValueError, match=rf"--port {port}, but .*0-65535.*; --port 0 takes a free one"):
+        LiveServer(LivePage([run], 100), port)
+
+
+def test_a_port_that_is_taken_is_told_before_the_page_is_made(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LivePage, "text", None)
+
+    with served(LivePage([run], 100)) as server:
+        code = main(["report", "--live", "--port", str(server.server_port), str(run)])
+
+    told = f"caliber report: got --port {server.server_port}, but [Errno 98] Address already in use; --port 0 takes a"
+    assert (code, told in capsys.readouterr().err) == (2, True)
 
 
 def test_a_run_that_cannot_be_read_is_said_so_and_comes_back(run: Path, at_once: None) -> None:
