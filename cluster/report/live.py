@@ -95,8 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         # A page of elsewhere can have its own name resolve to this machine; then that name is the host.
-        if self.headers.get("Host") not in {f"{name}:{self.server.server_port}" for name in (LOOPBACK, "localhost")}:
-            self.send_error(HTTPStatus.FORBIDDEN)
+        port = self.server.server_port
+        if self.headers.get("Host") not in {f"{name}:{port}" for name in (LOOPBACK, "localhost")}:
+            self.send_error(
+                HTTPStatus.FORBIDDEN,
+                explain=f"This is served as localhost:{port} alone. Through a tunnel, forward the same port: "
+                f"ssh -L {port}:localhost:{port} HOST",
+            )
         elif self.path == "/version":
             self._answer("text/plain", self.server.report.version().encode())
         elif self.path == "/":

@@ -71,6 +71,15 @@ def test_soon_after_a_page_was_made_nothing_new_is_told(run: Path) -> None:
     assert report.version() == before
 
 
+def test_who_forwards_another_port_is_told_to_forward_the_same_one(run: Path) -> None:
+    with served(LivePage([run], 100)) as server:
+        refused = get(server, "", Host="localhost:9000")
+        port = server.server_port
+
+    assert refused.status == 403
+    assert f"forward the same port: ssh -L {port}:localhost:{port} HOST" in refused.data.decode()
+
+
 def test_another_host_and_another_path_are_refused(run: Path) -> None:
     with served(LivePage([run], 100)) as server:
         host, path = get(server, "version", Host="evil.example"), get(server, "../recipe.yaml")
