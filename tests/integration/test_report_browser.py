@@ -71,6 +71,10 @@ def text(driver: WebDriver, selector: str) -> str:
     return driver.find_element(By.CSS_SELECTOR, selector).text
 
 
+def colour(driver: WebDriver, selector: str) -> str:
+    return driver.find_element(By.CSS_SELECTOR, selector).value_of_css_property("color")
+
+
 def test_everything_is_drawn_and_the_browser_has_no_complaint(opened: WebDriver) -> None:
     titles = [one.text for one in opened.find_elements(By.CSS_SELECTOR, "h2")]
 
@@ -245,7 +249,8 @@ def test_a_page_that_is_served_follows_the_run_and_keeps_what_was_chosen(
     with served(LivePage([run], 100)) as server:
         browser.get(server.address)
         filtered(browser, "malformed")
-        soon(browser, "document.documentElement.dataset.live === 'following'")
+        soon(browser, "document.querySelector('#live').textContent === 'Following the run'")
+        quiet = colour(browser, "#live")
 
         log = run / "stage3" / "log.jsonl"
         with log.open("a") as file:
@@ -254,7 +259,13 @@ def test_a_page_that_is_served_follows_the_run_and_keeps_what_was_chosen(
         soon(browser, "document.querySelector('#run').textContent.includes('step 11 of')")
         assert count(browser, "#list .row") == 1
         assert complaints(browser) == []
-    soon(browser, "document.documentElement.dataset.live === 'lost'")
+
+        (run / "recipe.yaml").rename(run / "aside")
+        soon(browser, "document.querySelector('#live').textContent.startsWith('The run cannot be read; the server')")
+        (run / "aside").rename(run / "recipe.yaml")
+        soon(browser, "document.querySelector('#live').textContent === 'Following the run'")
+    soon(browser, "document.querySelector('#live').textContent === 'Connection lost; it is tried again'")
+    assert colour(browser, "#live") == colour(browser, ".mark-malformed") != quiet
 
 
 def test_the_readmes_pictures_are_made_of_a_run(report: str, tmp_path: Path) -> None:
