@@ -48,9 +48,12 @@ def _rewards(source: Source) -> Iterator[str]:
         yield f"Responses were read by the rules of: {rewards.reading}."
     yield f"Answers were held against the {rewards.reference}, and are right by the rule `{rewards.correctness}`."
     yield f"Confidences were scored by the {rewards.scoring_rule} score against: {against}."
-    yield from (f"Weights from step {step} on: {shown(weights)}." for step, weights in _weights(source))
+    mixes = list(_weights(source))
+    yield from (f"Weights from step {step} on: {shown(weights)}." for step, weights in mixes)
     yield f"Credit: {rewards.credit}. Baseline: {rewards.baseline}."
-    yield from (f"UNSAFE: {message}" for message in unsafe(rewards))
+    for step, weights in mixes:
+        found = unsafe(rewards.model_copy(update={"weights": weights}))
+        yield from (f"UNSAFE with the weights from step {step} on: {message}" for message in found)
 
 
 def _weights(source: Source) -> Iterator[tuple[int, RewardWeights]]:

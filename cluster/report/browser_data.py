@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.report.filters import Filter
-from cluster.report.responses import ResponseRow
+from cluster.report.responses import ResponseRow, question
 from cluster.report.run_data import RunData
 from cluster.report.thumbnails import Thumbnails
 from rewards.parse import CharSpan
@@ -59,10 +59,10 @@ class _Packed:
         rows += [row for one in run.evaluations for row in one.rows]
         first, prompts = len(self.pictures), {}
         for row in rows:
-            if row.prompt_id not in prompts:
-                prompts[row.prompt_id] = len(self.prompts)
-                self.prompts.append(_prompt(row.prompt_id, run, thumbnails, first))
-            self.rows.append(self._row(name, row, prompts[row.prompt_id]))
+            if row.asked not in prompts:
+                prompts[row.asked] = len(self.prompts)
+                self.prompts.append(_prompt(row, run, thumbnails, first))
+            self.rows.append(self._row(name, row, prompts[row.asked]))
         self.pictures += thumbnails.uris
         if thumbnails.left_out:
             self.notes.append(f"{name} {thumbnails.left_out:,} pictures cannot be shown".strip())
@@ -98,15 +98,15 @@ def _thinned(rows: list[ResponseRow], at_most: int) -> list[ResponseRow]:
     return [row for row in rows if row.group in kept]
 
 
-def _prompt(prompt_id: str, run: RunData, thumbnails: Thumbnails, first: int) -> dict[str, Any]:
-    prompt = run.prompts.get(prompt_id)
+def _prompt(row: ResponseRow, run: RunData, thumbnails: Thumbnails, first: int) -> dict[str, Any]:
+    prompt = run.prompts.get(row.asked)
     if prompt is None:
-        return {"id": prompt_id, "text": None, "pictures": [], "candidates": [], "reference": None}
+        return {"id": row.prompt_id, "text": None, "pictures": [], "candidates": [], "reference": None}
     numbers = [thumbnails.number(path) for path in prompt.images]
     votes = ", ".join(f"{candidate} {count}" for candidate, count in prompt.counts.items())
     return {
-        "id": prompt_id,
-        "text": "\n\n".join(message.text.replace("<image>", "").strip() for message in prompt.messages),
+        "id": row.prompt_id,
+        "text": question(prompt),
         "pictures": [first + number for number in numbers if number is not None],
         "candidates": prompt.candidates,
         "reference": f"annotators: {votes}" if votes else prompt.label,

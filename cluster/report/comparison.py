@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -21,50 +20,42 @@ from rewards.outcomes import Outcomes
 _PROMPTS_SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """The last evaluations of two runs on one file, cut down to the prompts of both."""
+def comparison(names: tuple[str, str], runs: tuple[RunData, RunData]) -> list[Element]:
+    """A table, a chart and a list of prompts for each evaluation file that both runs have, or why there are none."""
+    ours, theirs = ({one.name: one for one in run.evaluations if one.stage > 1} for run in runs)  # the last
+    parts = [part for name in ours if name in theirs for part in _compared(names, ours[name], theirs[name])]
+    return parts or [
+        node("p", None, "The runs share no evaluation on two prompts or more: there is nothing to compare.")
+    ]
 
-    first: Evaluation
-    second: Evaluation
-    held: tuple[Outcomes, Outcomes]
-    prompts: int
 
-
-def comparison(names: tuple[str, str], runs: tuple[RunData, RunData]) -> Iterator[Element]:
-    """A table, a chart and a list of prompts for each evaluation file that both runs have."""
-    pairs = list(_pairs(*runs))
-    if not pairs:
-        yield node("p", None, "The runs share no evaluation on two prompts or more: there is nothing to compare.")
-    for pair in pairs:
-        titles = [f"{name}: {one.title}" for name, one in zip(names, (pair.first, pair.second), strict=True)]
-        found = compare(*pair.held, bins=pair.first.bins)
-        shown = {name: (held, kind) for name, held, kind in zip(names, pair.held, ("c1", "c2"), strict=True)}
-        yield node("h3", None, f"{titles[0]} against {titles[1]}, {pair.prompts:,} prompts of both")
+def _compared(names: tuple[str, str], one: Evaluation, other: Evaluation) -> Iterator[Element]:
+    """Nothing where they share too few prompts."""
+    if one.outcomes is None or other.outcomes is None:
+        told = [f"in {name} {run.unjudged}" for name, run in zip(names, (one, other), strict=True) if run.unjudged]
+        yield node("p", None, f"On {one.name} there is nothing to compare: {'; '.join(told)}.")
+    elif (held := _shared(one.outcomes, other.outcomes)) is not None:
+        titles = [f"{name}: {run.title}" for name, run in zip(names, (one, other), strict=True)]
+        found = compare(*held, bins=one.bins)
+        shown = {name: (of, kind) for name, of, kind in zip(names, held, ("c1", "c2"), strict=True)}
+        yield node("h3", None, f"{titles[0]} against {titles[1]}, {len(set(held[0].prompt_id)):,} prompts of both")
         yield node(
             "div",
             {"class": "pair"},
             node("div", None, table(["", *names, "difference", "95% interval", "opposed"], list(_rows(found)))),
             figure("Risk by coverage", "lower is better", risk_chart(shown)),
         )
-        yield _most_different(names, pair)
+        yield _most_different(names, (one, other), held)
 
 
-def _pairs(first: RunData, second: RunData) -> Iterator[_Pair]:
-    ours, theirs = ({one.name: one for one in run.evaluations if one.stage > 1} for run in (first, second))  # the last
-    for name in ours:
-        if name not in theirs:
-            continue
-        one, other = ours[name], theirs[name]
-        if one.outcomes is None or other.outcomes is None:
-            continue
-        asked = [list(zip(held.prompt_id, held.task, strict=True)) for held in (one.outcomes, other.outcomes)]
-        shared = set(asked[0]) & set(asked[1])
-        if len({prompt for prompt, _ in shared}) < 2:
-            continue
-        kept = [np.array([key in shared for key in keys]) for keys in asked]
-        held = (one.outcomes.where(kept[0]), other.outcomes.where(kept[1]))
-        yield _Pair(one, other, held, len({prompt for prompt, _ in shared}))
+def _shared(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes] | None:
+    """Both, cut down to the prompts of both; None where those are fewer than two."""
+    asked = [list(zip(held.prompt_id, held.task, strict=True)) for held in (ours, theirs)]
+    shared = set(asked[0]) & set(asked[1])
+    if len({prompt for prompt, _ in shared}) < 2:
+        return None
+    kept = [np.array([key in shared for key in keys]) for keys in asked]
+    return ours.where(kept[0]), theirs.where(kept[1])
 
 
 def _rows(found: Mapping[str, Difference]) -> Iterator[list[Child]]:
@@ -80,10 +71,12 @@ def _rows(found: Mapping[str, Difference]) -> Iterator[list[Child]]:
         ]
 
 
-def _most_different(names: tuple[str, str], pair: _Pair) -> Element:
+def _most_different(
+    names: tuple[str, str], evaluations: tuple[Evaluation, Evaluation], held: tuple[Outcomes, Outcomes]
+) -> Element:
     """The prompts on which the Brier scores are furthest apart, the second run's worst first."""
-    briers = [_brier_by_prompt(held) for held in pair.held]
-    said = [_by_prompt(one.rows) for one in (pair.first, pair.second)]
+    briers = [_brier_by_prompt(of) for of in held]
+    said = [_by_prompt(one.rows) for one in evaluations]
     shared = [prompt for prompt in briers[0] if prompt in briers[1]]
     differences = {prompt: briers[1][prompt] - briers[0][prompt] for prompt in shared}
     ordered = sorted(shared, key=lambda prompt: -abs(differences[prompt]))[:_PROMPTS_SHOWN]

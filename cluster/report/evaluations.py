@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,11 @@ from configs.schema import Recipe
 from rewards.metrics import Metrics
 from rewards.outcomes import Outcomes
 from rewards.parse import parse
+from rewards.parts import Matcher
 from rewards.tasks import OVERALL
+from rollout.scorer_process import UnusableScorer
+
+logger = logging.getLogger(__name__)
 
 STAGES = (1, 2, 3)
 
@@ -33,30 +39,49 @@ class Evaluation:
     metrics: Metrics
     baselines: Mapping[str, Metrics]
     bins: int  # of the calibration errors
-    outcomes: Outcomes | None  # None: only a judge could say again which answers are right
+    outcomes: Outcomes | None  # None: nothing here says again which answers are right
+    unjudged: str | None  # why there are none
     rows: tuple[ResponseRow, ...]
 
     @property
     def title(self) -> str:
         """Its name among others."""
-        return f"stage {self.stage}, {self.name}"
+        return _title(self.stage, self.name)
 
 
 def read_evaluations(run: RunFolder, recipe: Recipe) -> list[Evaluation]:
-    """Those that there are: file by file, stage by stage.
+    """Those that there are: file by file, stage by stage. Raises PredictionsError for a bad file.
 
-    Raises PredictionsError for a bad file, UnusableScorer for a scorer of the recipe's own that is gone.
+    A scorer of the recipe's own that cannot be made here is told of, and they are read without their outcomes.
     """
     places = [(name, stage, run.stage(stage).evaluation(name)) for name in recipe.data.evaluation for stage in STAGES]
-    return [
-        _evaluation(folder, stage, name, recipe) for name, stage, folder in places if (folder / "metrics.json").exists()
-    ]
+    done = [place for place in places if (place[-1] / "metrics.json").exists()]
+    if not done:
+        return []
+    with ExitStack() as stack:
+        matches = _matcher(recipe, stack)
+        return [_evaluation(folder, stage, name, recipe, matches) for name, stage, folder in done]
 
 
-def _evaluation(folder: Path, stage: int, name: str, recipe: Recipe) -> Evaluation:
+def _matcher(recipe: Recipe, stack: ExitStack) -> Matcher | str:
+    """What says again which answers are right, for as long as the stack is open; or why nothing does."""
+    if recipe.rewards.judge is not None:
+        return "a judge said what is right, and is not asked again"
+    try:
+        return stack.enter_context(opened(recipe.rewards, recipe.reward_service))
+    except UnusableScorer as error:
+        logger.warning(
+            "%s\nEvaluations are shown without its verdicts. Where it was not found, give the command in the folder "
+            "that has the scorer's module, or put that folder on PYTHONPATH.",
+            error,
+        )
+        return f"the scorer {recipe.rewards.correctness} says what is right, and could not be made here"
+
+
+def _evaluation(folder: Path, stage: int, name: str, recipe: Recipe, matches: Matcher | str) -> Evaluation:
     predictions = read_predictions(folder / "predictions.jsonl")
-    held = None if recipe.rewards.judge is not None else _held(predictions, stage, recipe)
-    title = f"stage {stage}, {name}"
+    unjudged = matches if isinstance(matches, str) else None
+    held = None if isinstance(matches, str) else _held(predictions, stage, recipe, matches)
     return Evaluation(
         stage=stage,
         name=name,
@@ -64,26 +89,26 @@ def _evaluation(folder: Path, stage: int, name: str, recipe: Recipe) -> Evaluati
         baselines=read_baselines(folder),
         bins=recipe.evaluation.bins,
         outcomes=held,
-        rows=tuple(with_suspects(list(_rows(title, predictions, held, stage, recipe)))),
+        unjudged=unjudged,
+        rows=tuple(with_suspects(list(_rows(predictions, held, stage, name, recipe)))),
     )
 
 
-def _held(predictions: list[PredictionRow], stage: int, recipe: Recipe) -> Outcomes:
+def _held(predictions: list[PredictionRow], stage: int, recipe: Recipe, matches: Matcher) -> Outcomes:
     """The outcomes that the evaluation's metrics were made of."""
     settings = recipe.evaluation
-    with opened(recipe.rewards, recipe.reward_service) as matches:
-        return outcomes(
-            predictions,
-            recipe.response,
-            settings.annotator_draws,
-            settings.seed,
-            require_confidence=stage != 1,
-            matches=matches,
-        )
+    return outcomes(
+        predictions,
+        recipe.response,
+        settings.annotator_draws,
+        settings.seed,
+        require_confidence=stage != 1,
+        matches=matches,
+    )
 
 
 def _rows(
-    title: str, predictions: list[PredictionRow], held: Outcomes | None, stage: int, recipe: Recipe
+    predictions: list[PredictionRow], held: Outcomes | None, stage: int, name: str, recipe: Recipe
 ) -> Iterator[ResponseRow]:
     correct = None if held is None else held.correct
     place = 0  # of the row's first outcome
@@ -97,7 +122,8 @@ def _rows(
         )
         ends = place + (recipe.evaluation.annotator_draws if row.counts else 1)
         yield ResponseRow(
-            source=title,
+            source=_title(stage, name),
+            file=recipe.data.evaluation[name],
             group=row.prompt_id,
             prompt_id=row.prompt_id,
             target=held.truth[place] if held is not None and ends == place + 1 else None,
@@ -110,3 +136,7 @@ def _rows(
             confidence_span=parsed.confidence_span,
         )
         place = ends
+
+
+def _title(stage: int, name: str) -> str:
+    return f"stage {stage}, {name}"

@@ -65,10 +65,13 @@ class LiveServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, report: LivePage, port: int) -> None:
-        """`port` 0 takes a free one. Raises OSError where the port is taken."""
+        """`port` 0 takes a free one. Raises ValueError for a port that is taken, or is none."""
         self.report = report
         self.places = threading.BoundedSemaphore(_AT_ONCE)
-        super().__init__((LOOPBACK, port), _Handler)
+        try:
+            super().__init__((LOOPBACK, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"got --port {port}, but {error}; --port 0 takes a free one") from error
 
     @property
     def address(self) -> str:
@@ -92,8 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         # A page of elsewhere can have its own name resolve to this machine; then that name is the host.
-        if self.headers.get("Host") not in {f"{name}:{self.server.server_port}" for name in (LOOPBACK, "localhost")}:
-            self.send_error(HTTPStatus.FORBIDDEN)
+        port = self.server.server_port
+        if self.headers.get("Host") not in {f"{name}:{port}" for name in (LOOPBACK, "localhost")}:
+            self.send_error(
+                HTTPStatus.FORBIDDEN,
+                explain=f"This is served as localhost:{port} alone. Through a tunnel, forward the same port: "
+                f"ssh -L {port}:localhost:{port} HOST",
+            )
         elif self.path == "/version":
             self._answer("text/plain", self.server.report.version().encode())
         elif self.path == "/":

@@ -25,6 +25,22 @@ class MixChange:
         return ", ".join(f"{name} {before:g} → {after:g}" for (name, before), after in pairs if before != after)
 
 
+@dataclass(frozen=True, slots=True)
+class MixSpan:
+    """Steps in a row with the same weights."""
+
+    first: int
+    last: int | None  # None: there is no other mix by now
+    weights: RewardWeights
+
+    @property
+    def shown(self) -> str:
+        """Which steps, such as `steps 1 to 5`."""
+        if self.last is None:
+            return f"from step {self.first} on"
+        return f"step {self.first}" if self.first == self.last else f"steps {self.first} to {self.last}"
+
+
 class Mixes:
     """Weights by step."""
 
@@ -39,6 +55,15 @@ class Mixes:
         """The weights that `step` was, or will be, trained with."""
         place = bisect_left(self._steps, step)
         return self._weights[place] if place < len(self._steps) else self._asked
+
+    def spans(self, last: int) -> list[MixSpan]:
+        """Every mix that a step up to `last` was trained with, or the next one will be; ascending."""
+        following = self._steps[-1] + 1 if self._steps else 1
+        known = [*zip(self._steps, self._weights, strict=True), (following, self._asked)]
+        changed = [known[0], *(after for before, after in pairwise(known) if before[1] != after[1])]
+        begun = [(first, weights) for first, weights in changed if first <= last]
+        ends = [*(first - 1 for first, _ in begun[1:]), None]
+        return [MixSpan(first, end, weights) for (first, weights), end in zip(begun, ends, strict=True)]
 
     @property
     def changes(self) -> list[MixChange]:

@@ -2,19 +2,31 @@
 "use strict";
 const ASK_EVERY = 5000; // ms
 
+async function asked(path) {
+  const answer = await fetch(path, { cache: "no-store" }).catch(() => { throw new Error("Connection lost"); });
+  if (!answer.ok) throw new Error(answer.statusText);
+  return answer.text();
+}
+
+function tell(state, words) {
+  const told = document.getElementById("live");
+  document.documentElement.dataset.live = state;
+  if (told.textContent !== words) told.textContent = words; // what is set is read out, even if it is the same
+}
+
 async function follow(version) {
   let next = version;
   try {
-    next = await (await fetch("version", { cache: "no-store" })).text();
+    next = await asked("version");
     if (version !== null && next !== version) {
-      const fresh = new DOMParser().parseFromString(await (await fetch("./", { cache: "no-store" })).text(), "text/html");
+      const fresh = new DOMParser().parseFromString(await asked("./"), "text/html");
       document.getElementById("sections").replaceWith(document.adoptNode(fresh.getElementById("sections")));
       readings();
       responses.renew(fresh.getElementById("data").textContent);
     }
-    document.documentElement.dataset.live = "following";
+    tell("following", "Following the run");
   } catch (error) {
-    document.documentElement.dataset.live = "lost"; // the server was stopped; it may come again
+    tell("lost", `${error.message}; it is tried again`); // the server may come again, and the run be whole again
     next = version;
   }
   setTimeout(() => follow(next), ASK_EVERY);

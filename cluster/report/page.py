@@ -51,10 +51,13 @@ def page(runs: Sequence[RunData], rollouts: int, *, live: bool = False) -> str:
     sections = list(_sections(list(zip(names, runs, strict=True))))
     contents = [_link(section) for section in sections] + [node("a", {"href": "#responses"}, "Responses")]
     theme = node("button", {"id": "theme", "type": "button"}, "Dark or light")
+    status = node("p", {"id": "live", "role": "status"}) if live else None  # `page.js` fills it
     body = node(
         "body",
         None,
-        node("header", None, node("h1", None, title), node("nav", {"aria-label": "sections"}, *contents), theme),
+        node(
+            "header", None, node("h1", None, title), node("nav", {"aria-label": "sections"}, *contents), status, theme
+        ),
         node("main", None, node("div", {"id": "sections"}, *sections), _browser()),
         node("script", {"type": "application/json", "id": "data"}, _DATA),
         node("script", None, script),

@@ -38,7 +38,25 @@ const responses = (() => {
     return data.rows.map((row) => `${row[AT.text]}\n${row[AT.answer] ?? ""}`.toLowerCase() + "\n" + prompts[row[AT.prompt]]);
   }
 
-  function choose({ stay = false } = {}) {
+  // A response by what it is: when the page is renewed, its row has another place.
+  function reading() {
+    if (!shown.length) return null;
+    const row = data.rows[shown[at]];
+    const told = { at, source: data.sources[row[AT.source]], group: row[AT.group], text: row[AT.text] };
+    return { ...told, number: alike(told).indexOf(shown[at]) }; // a group may have said the same twice
+  }
+
+  function alike({ source, group, text }) {
+    const same = (row) => row[AT.text] === text && row[AT.group] === group && data.sources[row[AT.source]] === source;
+    return data.rows.flatMap((row, place) => (same(row) ? [place] : []));
+  }
+
+  function placeOf(read) {
+    const place = shown.indexOf(alike(read)[read.number]);
+    return place >= 0 ? place : Math.max(0, Math.min(read.at, shown.length - 1)); // it may have been left out since
+  }
+
+  function choose(read = null) {
     const source = $("source").value === "" ? -1 : data.sources.indexOf($("source").value);
     const wanted = $("search").value.trim().toLowerCase();
     if (wanted && !hay) hay = haystack();
@@ -58,7 +76,7 @@ const responses = (() => {
       found.sort((a, b) => keys.get(a) - keys.get(b) || a - b);
     }
     shown = found;
-    at = stay ? Math.max(0, Math.min(at, shown.length - 1)) : 0;
+    at = read ? placeOf(read) : 0;
     drawFilters(counts, all);
     draw();
   }
@@ -130,7 +148,13 @@ const responses = (() => {
   }
 
   function detail() {
-    if (!shown.length) { $("detail").replaceChildren(); return; }
+    const parts = shown.length ? inFull() : [], old = [...$("detail").childNodes];
+    if (parts.length === old.length && parts.every((part, i) => part.isEqualNode(old[i]))) return; // scrolled and read out as it is
+    $("detail").replaceChildren(...parts);
+    $("detail").scrollTop = 0;
+  }
+
+  function inFull() {
     const row = data.rows[shown[at]], prompt = data.prompts[row[AT.prompt]];
     const pictures = prompt.pictures.map((number) => {
       const picture = make("img");
@@ -138,7 +162,7 @@ const responses = (() => {
       picture.alt = `picture of ${prompt.id}`;
       return picture;
     });
-    $("detail").replaceChildren(...[
+    return [
       make("h3", "", prompt.id),
       make("div", "note", data.sources[row[AT.source]]),
       pictures.length ? make("div", "pictures", ...pictures) : null,
@@ -146,8 +170,7 @@ const responses = (() => {
       highlighted(row),
       worth(row),
       facts(row, prompt),
-    ].filter((part) => part !== null));
-    $("detail").scrollTop = 0;
+    ].filter((part) => part !== null);
   }
 
   function highlighted(row) {
@@ -218,7 +241,7 @@ const responses = (() => {
     $("source").addEventListener("change", () => choose());
     $("order").addEventListener("change", () => choose());
     let typing;
-    $("search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(choose, 120); });
+    $("search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => choose(), 120); });
     $("controls").addEventListener("submit", (event) => event.preventDefault());
     $("before").addEventListener("click", () => move(at - PAGE));
     $("after").addEventListener("click", () => move(at + PAGE));
@@ -232,8 +255,9 @@ const responses = (() => {
   }
 
   function renew(text) {
+    const read = reading();
     take(text);
-    choose({ stay: true });
+    choose(read);
   }
 
   return { start, renew };

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 from configs.schema import RewardWeights
 from rewards.parse import CharSpan
+from rollout.prompts import Prompt
 from rollout.trajectory import VersionSpan
 
 RIGHT = 0.5  # from this correctness on an answer counts as right
+
+
+def question(prompt: Prompt) -> str:
+    """What a prompt says in all its turns, without its pictures' places."""
+    return "\n\n".join(message.text.replace("<image>", "").strip() for message in prompt.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,7 @@ class ResponseRow:
     """One response, what it says, and what it was worth."""
 
     source: str  # where it was sampled: "rollouts", or an evaluation such as "stage 3, seen"
+    file: str  # of data, as the recipe names it: a prompt's id is unique in one
     group: str  # responses to one visit of a prompt share it, within their source
     prompt_id: str
     target: str | None  # what the answer was held against; None: several annotators, or unknown
@@ -41,6 +48,11 @@ class ResponseRow:
     versions: tuple[VersionSpan, ...] = ()  # weight versions, by tokens; () where they are not kept
     suspect: bool = False  # by `rewards.suspicion.sabotage_suspects`
     majority_total: float | None = None  # of a suspect: what its group's most frequent answer earned, on average
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """Which prompt it answers: its file and its id."""
+        return self.file, self.prompt_id
 
     @property
     def right(self) -> bool:

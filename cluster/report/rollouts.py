@@ -30,6 +30,7 @@ def _rows(group: Group, recipe: Recipe, mixes: Mixes) -> Iterator[ResponseRow]:
         score, sample, parsed = trajectory.score, trajectory.sample, _parsed(trajectory, group, recipe)
         yield ResponseRow(
             source=ROLLOUTS,
+            file=recipe.data.stage3,
             group=str(group.group_id),
             prompt_id=group.prompt_id,
             target=group.target,

@@ -38,7 +38,7 @@ class RunData:
     lags: tuple[int, CalibrationByLag] | None  # up to which step, and the counts; None: no checkpoint of stage 3
     evaluations: list[Evaluation]
     rollouts: list[ResponseRow]
-    prompts: Mapping[str, Prompt]  # those of the data's files that could be read
+    prompts: Mapping[tuple[str, str], Prompt]  # by file and id: those of the data's files that could be read
 
     @property
     def rows(self) -> list[ResponseRow]:
@@ -87,10 +87,10 @@ def _lags(stage: StageFolder) -> tuple[int, CalibrationByLag] | None:
     return None
 
 
-def _prompts(recipe: Recipe) -> dict[str, Prompt]:
+def _prompts(recipe: Recipe) -> dict[tuple[str, str], Prompt]:
     """The prompts of stage 3 and of the evaluations; files that are gone, or bad by now, are told of and left out."""
     root, found = Path(recipe.data.root), {}
-    for name in (recipe.data.stage3, *recipe.data.evaluation.values()):
+    for name in dict.fromkeys([recipe.data.stage3, *recipe.data.evaluation.values()]):
         try:
             prompts = read_prompts(
                 root / name,
@@ -103,5 +103,5 @@ def _prompts(recipe: Recipe) -> dict[str, Prompt]:
         except DataError as error:
             logger.warning("prompts are shown by their ids alone: %s", str(error).splitlines()[0])
         else:
-            found.update({prompt.prompt_id: prompt for prompt in prompts})
+            found.update({(name, prompt.prompt_id): prompt for prompt in prompts})
     return found

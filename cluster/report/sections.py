@@ -29,12 +29,10 @@ def state(run: RunData) -> Element:
             "p",
             None,
             f"Stage 3: step {done:,} of {rl.steps:,}, {len(run.rollouts):,} responses. "
-            f"Reward mix: {shown(run.mixes.at(done + 1))}; credit {run.recipe.rewards.credit}.",
+            f"Reward mix: {shown(run.mixes.at(min(done + 1, rl.steps)))}; credit {run.recipe.rewards.credit}.",
         ),
     ]
-    lines += [
-        node("p", {"class": "warning"}, f"Unsafe reward mix: {message}") for message in unsafe(run.recipe.rewards)
-    ]
+    lines += [node("p", {"class": "warning"}, f"Unsafe reward mix, {message}") for message in _unsafe(run)]
     return node("div", None, *lines)
 
 
@@ -59,10 +57,8 @@ def evaluation_section(run: RunData) -> Iterator[Element]:
         if risks:
             diagrams.append(figure(f"Risk by coverage, {name}", "lower is better", risk_chart(risks)))
         yield node("div", {"class": "grid"}, *diagrams)
-    if run.recipe.rewards.judge is not None:
-        yield node(
-            "p", {"class": "note"}, "A judge said what is right; it is not asked again, so there are no diagrams."
-        )
+    for why in dict.fromkeys(one.unjudged for one in run.evaluations if one.unjudged is not None):
+        yield node("p", {"class": "note"}, f"There are no diagrams and no intervals: {why}.")
     yield stage_table(run.evaluations)
 
 
@@ -99,6 +95,13 @@ def lag_section(run: RunData) -> Iterator[Element]:
         f"up to step {step}; two versions: new weights came between answer and confidence",
         lag_chart(rows),
     )
+
+
+def _unsafe(run: RunData) -> Iterator[str]:
+    """What is wrong with each mix that steps were trained with: the recipe's weights need not be among them."""
+    for span in run.mixes.spans(run.recipe.rl.steps):
+        mix = run.recipe.rewards.model_copy(update={"weights": span.weights})
+        yield from (f"{span.shown} ({shown(span.weights)}): {message}" for message in unsafe(mix))
 
 
 def _numbers(metrics: Metrics) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
@@ -69,6 +70,10 @@ def count(driver: WebDriver, selector: str) -> int:
 
 def text(driver: WebDriver, selector: str) -> str:
     return driver.find_element(By.CSS_SELECTOR, selector).text
+
+
+def colour(driver: WebDriver, selector: str) -> str:
+    return driver.find_element(By.CSS_SELECTOR, selector).value_of_css_property("color")
 
 
 def test_everything_is_drawn_and_the_browser_has_no_complaint(opened: WebDriver) -> None:
@@ -245,7 +250,8 @@ def test_a_page_that_is_served_follows_the_run_and_keeps_what_was_chosen(
     with served(LivePage([run], 100)) as server:
         browser.get(server.address)
         filtered(browser, "malformed")
-        soon(browser, "document.documentElement.dataset.live === 'following'")
+        soon(browser, "document.querySelector('#live').textContent === 'Following the run'")
+        quiet = colour(browser, "#live")
 
         log = run / "stage3" / "log.jsonl"
         with log.open("a") as file:
@@ -254,7 +260,35 @@ def test_a_page_that_is_served_follows_the_run_and_keeps_what_was_chosen(
         soon(browser, "document.querySelector('#run').textContent.includes('step 11 of')")
         assert count(browser, "#list .row") == 1
         assert complaints(browser) == []
-    soon(browser, "document.documentElement.dataset.live === 'lost'")
+
+        (run / "recipe.yaml").rename(run / "aside")
+        soon(browser, "document.querySelector('#live').textContent.startsWith('The run cannot be read; the server')")
+        (run / "aside").rename(run / "recipe.yaml")
+        soon(browser, "document.querySelector('#live').textContent === 'Following the run'")
+    soon(browser, "document.querySelector('#live').textContent === 'Connection lost; it is tried again'")
+    assert colour(browser, "#live") == colour(browser, ".mark-malformed") != quiet
+
+
+def test_the_response_that_is_read_stays_where_others_come_before_it(
+    browser: WebDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_SHARE", 1.0)
+    run, later = made_run(tmp_path / "now", groups=4), made_run(tmp_path / "later", groups=8)
+    file = Path("stage3") / "rollouts" / "reward-0.rollouts"
+    with served(LivePage([run], 100)) as server:
+        browser.get(server.address)
+        browser.find_element(By.CSS_SELECTOR, "#source option[value='rollouts']").click()
+        browser.find_element(By.XPATH, "//select[@id='order']/option[text()='newest']").click()
+        press(browser, "#list", Keys.END, *["k"] * 5)  # of two that are the same, the second
+        assert browser.find_element(By.CSS_SELECTOR, "[aria-selected='true']").get_attribute("id") == "row-5"
+        browser.execute_script("document.querySelector('#detail .text').read = true")
+
+        shutil.copy(later / file, run / file)
+        soon(browser, "document.querySelector('#place').textContent.includes(' 34 responses')")
+
+    assert text(browser, "#place").startswith("page 2 of 2")
+    assert browser.find_element(By.CSS_SELECTOR, "[aria-selected='true']").get_attribute("id") == "row-5"
+    assert browser.execute_script("return document.querySelector('#detail .text').read") is True  # not made anew
 
 
 def test_the_readmes_pictures_are_made_of_a_run(report: str, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Traject
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 CANDIDATES = ("joy", "fear", "calm")
+QUESTION, SEEN_QUESTION = "Which mood?", "What is felt here?"  # in stage 3's file, and in that of the evaluation
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- \N{GRINNING FACE} "
 CHANGED_AT = 6  # the step from which on calibration weighs half
 
@@ -71,17 +72,19 @@ def _write_data(data: Path, prompts: int) -> None:
     (data / "pictures").mkdir(parents=True)
     for number in range(min(prompts, 5)):
         Image.new("RGB", (300, 200), (50 * number, 90, 120)).save(data / "pictures" / f"{number}.png")
-    rows = [
-        {
-            "id": f"p{number}",
-            "messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which mood?"}]}],
-            "images": [f"pictures/{number % 5}.png"],
-            "candidates": CANDIDATES,
-            "reference": {"label": "joy"},
-        }
-        for number in range(prompts)
-    ]
-    for name in ("stage3", "seen"):
+    voted, labelled = {"counts": {"joy": 3, "fear": 1}}, {"label": "joy"}
+    # The same ids in both: they are unique in a file alone.
+    for name, question, first, reference in (("stage3", QUESTION, 0, voted), ("seen", SEEN_QUESTION, 1, labelled)):
+        rows = [
+            {
+                "id": f"p{number}",
+                "messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
+                "images": [f"pictures/{(number + first) % min(prompts, 5)}.png"],
+                "candidates": CANDIDATES,
+                "reference": reference,
+            }
+            for number in range(prompts)
+        ]
         (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor
 
+from cluster.card_training import training
 from cluster.cli import main
 from cluster.export import Form, export
 from cluster.export_check import Checked, ExportDiffers, Question
@@ -23,13 +24,14 @@ from cluster.export_source import Source
 from cluster.metrics_files import write_metrics
 from cluster.run_folder import RunFolder
 from cluster.score import read_outcomes
+from configs.load import load_recipe
 from configs.schema import Engine, Recipe
 from learner.adapter_files import Adapter
 from learner.architecture import size_of
 from rewards.parse import parse
 from rewards.tasks import OVERALL, by_task
 from rollout.chat import ChatFormat
-from tests.unit.finished_run import CANDIDATES, LIMITS, RESPONSES, finished_run
+from tests.unit.finished_run import CANDIDATES, DEMO, LIMITS, RESPONSES, finished_run
 
 FOUND = Checked("vLLM", "0.0", {"text": 1e-7, "picture": 2e-7}, "a log-probability", 1e-3)
 
@@ -256,6 +258,28 @@ def test_the_rewards_are_those_of_the_log_and_a_change_of_weights_is_told(export
     assert shown.count("Weights from step") == 2
     assert "scored by the brier score against: outcome 1." in shown
     assert str(FOUND) in shown
+
+
+@pytest.mark.parametrize(
+    ("recipe_s", "trained", "told"),
+    [
+        (0.5, (2.0, 2.0, 0.5), ["UNSAFE with the weights from step 1 on: Below p = 0.500 it pays"]),
+        (2.0, (0.5, 0.5, 0.5), []),
+    ],
+)
+def test_the_mixes_that_are_called_unsafe_are_those_that_steps_were_trained_with(
+    tmp_path: Path, recipe_s: float, trained: Sequence[float], told: list[str]
+) -> None:
+    joint = load_recipe(DEMO, ["rewards.credit=joint", f"rewards.weights.calibration={recipe_s}"])
+    source = Source(RunFolder(tmp_path), 3, joint)
+    weights = [{"weight/correctness": 1.0, "weight/calibration": one, "weight/format": 4.0} for one in trained]
+    source.stage.path.mkdir()
+    lines = [json.dumps({"step": step, **mix}) + "\n" for step, mix in enumerate(weights, start=1)]
+    (source.stage.path / "log.jsonl").write_text("".join(lines))
+
+    (rewards,) = [part for part in training(source, "base") if "Weights from step" in part]
+
+    assert re.findall(r"UNSAFE.* it pays", rewards) == told
 
 
 def test_a_recipe_that_was_changed_since_is_told(recipe: Recipe, tmp_path: Path, tiny_model: Path) -> None:

@@ -15,6 +15,7 @@ from cluster.report.filters import Filter
 from cluster.report.mixes import Mixes
 from cluster.report.responses import ResponseRow
 from cluster.report.run_data import RunData, read_run
+from cluster.report.sections import evaluation_section
 from cluster.report.stage_table import stage_table
 from cluster.report.suspects import with_suspects
 from cluster.run_folder import RunFolder
@@ -106,6 +107,37 @@ def test_an_evaluations_rows_are_right_where_its_metrics_say_so(run: RunData) ->
         assert one.metrics.accuracy == pytest.approx(sum(row.right for row in one.rows) / len(one.rows))
 
 
+def with_scorer(folder: Path, scorer: str) -> Path:
+    made = RunFolder(made_run(folder, groups=4))
+    write_resolved(load_recipe(made.recipe, [f"rewards.correctness={scorer}"]), made.recipe)
+    return made.path
+
+
+def test_a_scorer_of_the_recipes_own_is_asked_again(tmp_path: Path) -> None:
+    found = read_run(with_scorer(tmp_path, "tests.unit.user_scorers:Echo"))
+
+    for one in found.evaluations:
+        assert (one.unjudged, {row.correct for row in one.rows}) == (None, {0.0, 1.0})
+
+
+def test_a_scorer_that_cannot_be_imported_costs_its_verdicts_alone_and_the_remedy_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = with_scorer(tmp_path, "no.such.module:Scorer")
+
+    with caplog.at_level(logging.WARNING):
+        found = read_run(run)
+
+    assert len(found.rows) == 18 + 3 * 40
+    assert all(row.correct is None and row.answer is not None for one in found.evaluations for row in one.rows)
+    assert any(row.right for row in found.rollouts)
+    (told,) = caplog.messages
+    assert "No module named 'no'" in told
+    assert told.endswith("in the folder that has the scorer's module, or put that folder on PYTHONPATH.")
+    note = "".join(text for part in evaluation_section(found) for text in part.itertext())
+    assert "no diagrams and no intervals: the scorer no.such.module:Scorer says what is right, and could not" in note
+
+
 def test_a_change_of_the_mix_is_found_in_the_log(run: RunData) -> None:
     (change,) = run.mixes.changes
 
@@ -116,6 +148,24 @@ def test_steps_that_are_to_come_have_the_weights_that_were_asked_for() -> None:
     asked = RewardWeights(correctness=1, calibration=0.25, format=1)
 
     assert Mixes([], asked).at(3) == asked
+
+
+def test_mixes_are_told_by_their_steps_the_next_one_among_them() -> None:
+    first, second, asked = (RewardWeights(correctness=1, calibration=c, format=1) for c in (1, 0.5, 0.25))
+    log = [
+        {"step": float(step), **{f"weight/{name}": weight for name, weight in mix.model_dump().items()}}
+        for step, mix in enumerate((first, first, second), start=1)
+    ]
+
+    mixes = Mixes(log, asked)
+
+    assert [(span.shown, span.weights) for span in mixes.spans(5)] == [
+        ("steps 1 to 2", first),
+        ("step 3", second),
+        ("from step 4 on", asked),
+    ]
+    assert [span.shown for span in mixes.spans(3)] == ["steps 1 to 2", "from step 3 on"]  # no step is left for it
+    assert [span.shown for span in Mixes([], asked).spans(5)] == ["from step 1 on"]
 
 
 def test_prompts_that_are_gone_cost_their_text_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,7 +187,7 @@ def test_prompts_are_read_under_the_names_that_the_recipe_has_for_their_columns(
 
     found = read_run(made.path)
 
-    assert len(found.prompts) == 10
+    assert len(found.prompts) == 2 * 10
     assert all(prompt.images for prompt in found.prompts.values())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from cluster.cli import main
 from cluster.report import live
 from cluster.report.live import LivePage, LiveServer
 from tests.unit.report_run import made_run
@@ -70,11 +71,38 @@ def test_soon_after_a_page_was_made_nothing_new_is_told(run: Path) -> None:
     assert report.version() == before
 
 
+def test_who_forwards_another_port_is_told_to_forward_the_same_one(run: Path) -> None:
+    with served(LivePage([run], 100)) as server:
+        refused = get(server, "", Host="localhost:9000")
+        port = server.server_port
+
+    assert refused.status == 403
+    assert f"forward the same port: ssh -L {port}:localhost:{port} HOST" in refused.data.decode()
+
+
 def test_another_host_and_another_path_are_refused(run: Path) -> None:
     with served(LivePage([run], 100)) as server:
         host, path = get(server, "version", Host="evil.example"), get(server, "../recipe.yaml")
 
     assert (host.status, path.status) == (403, 404)
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_named_with_the_remedy(run: Path, port: int) -> None:
+    with pytest.raises(ValueError, match=rf"--port {port}, but .*0-65535.*; --port 0 takes a free one"):
+        LiveServer(LivePage([run], 100), port)
+
+
+def test_a_port_that_is_taken_is_told_before_the_page_is_made(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LivePage, "text", None)
+
+    with served(LivePage([run], 100)) as server:
+        code = main(["report", "--live", "--port", str(server.server_port), str(run)])
+
+    told = f"caliber report: got --port {server.server_port}, but [Errno 98] Address already in use; --port 0 takes a"
+    assert (code, told in capsys.readouterr().err) == (2, True)
 
 
 def test_a_run_that_cannot_be_read_is_said_so_and_comes_back(run: Path, at_once: None) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from typing import Any
 import pytest
 
 from cluster.report.browser_data import browser_data, script_json
+from cluster.report.mixes import Mixes
 from cluster.report.page import page
 from cluster.report.run_data import RunData, read_run
-from tests.unit.report_run import EVIL, made_run
+from cluster.report.sections import state
+from cluster.run_folder import RunFolder
+from configs.load import load_recipe, write_resolved
+from configs.schema import Credit, RewardWeights
+from tests.unit.report_run import EVIL, QUESTION, SEEN_QUESTION, made_run
 
 TEXT, SPANS = 4, slice(9, 11)  # places in a row, as responses.js has them
 
@@ -93,9 +99,22 @@ def test_spans_are_counted_as_javascript_counts(text: str) -> None:
 def test_a_picture_is_in_the_page_once_and_small(text: str) -> None:
     data = data_of(text)
 
-    assert len(data["prompts"]) == 10
+    assert len(data["prompts"]) == 2 * 10  # of stage 3's file, and of the evaluation's
     assert len(data["pictures"]) == 5
     assert all(uri.startswith("data:image/webp;base64,") and len(uri) < 4000 for uri in data["pictures"])
+
+
+def test_a_response_is_shown_with_the_prompt_of_its_own_file_where_another_has_the_same_id(text: str) -> None:
+    data = data_of(text)
+
+    of = {data["sources"][row[0]]: data["prompts"][row[1]] for row in reversed(data["rows"])}  # the first of each: p0
+    trained, seen = of["rollouts"], of["stage 3, seen"]
+
+    assert (trained["id"], seen["id"]) == ("p0", "p0")
+    assert (trained["text"], seen["text"]) == (QUESTION, SEEN_QUESTION)
+    assert (trained["reference"], seen["reference"]) == ("annotators: joy 3, fear 1, calm 0", "joy")
+    assert trained["pictures"] != seen["pictures"]
+    assert of["stage 2, seen"] == seen
 
 
 def test_of_too_many_rollouts_whole_groups_are_taken_and_the_page_says_so(run: RunData) -> None:
@@ -121,6 +140,44 @@ def test_changes_of_the_mix_are_marked_in_every_chart_of_training(text: str) -> 
     assert sum('class="change"' in one for one in curves) == len(curves) - 2  # the SFT losses have none
 
 
+def with_mixes(run: RunData, recipe: RewardWeights, *trained: RewardWeights) -> RunData:
+    """The run under one joint reward, had its recipe these weights and its steps those."""
+    rewards = run.recipe.rewards.model_copy(update={"credit": Credit.JOINT, "weights": recipe})
+    log = [
+        {"step": float(step), **{f"weight/{name}": weight for name, weight in mix.model_dump().items()}}
+        for step, mix in enumerate(trained, start=1)
+    ]
+    mixes = Mixes(log, trained[-1])
+    return replace(
+        run, recipe=run.recipe.model_copy(update={"rewards": rewards}), logs={**run.logs, 3: log}, mixes=mixes
+    )
+
+
+def warnings(run: RunData) -> list[str]:
+    return ["".join(one.itertext()) for one in state(run).iterfind("p[@class='warning']")]
+
+
+SAFE, UNSAFE = (RewardWeights(correctness=1, calibration=calibration, format=4) for calibration in (0.5, 2))
+
+
+def test_a_mix_that_steps_were_trained_with_is_called_unsafe_under_a_recipe_that_is_safe(run: RunData) -> None:
+    (warning,) = warnings(with_mixes(run, SAFE, UNSAFE, UNSAFE, SAFE))
+
+    assert warning.startswith(
+        "Unsafe reward mix, steps 1 to 2 (correctness 1, calibration 2, format 4): Below p = 0.500 it pays"
+    )
+
+
+def test_a_mix_that_no_step_was_trained_with_is_not_called_unsafe(run: RunData) -> None:
+    assert warnings(with_mixes(run, UNSAFE, SAFE, SAFE)) == []
+
+
+def test_the_mix_of_a_finished_run_is_that_of_its_last_step(run: RunData) -> None:
+    asked_since = replace(run, mixes=Mixes(run.logs[3], UNSAFE))
+
+    assert "Reward mix: correctness 1, calibration 0.5, format 4; credit" in "".join(state(asked_since).itertext())
+
+
 def test_two_runs_are_compared_on_the_prompts_of_both(run: RunData, tmp_path: Path) -> None:
     other = read_run(made_run(tmp_path, prompts=8, seed=1))
 
@@ -134,6 +191,18 @@ def test_runs_without_a_prompt_in_common_are_said_to_have_none(run: RunData, tmp
     other = read_run(made_run(tmp_path, prompts=1, seed=1))
 
     assert "there is nothing to compare" in page([run, other], 20_000)
+
+
+def test_runs_under_a_judge_are_not_compared_and_the_page_says_so(run: RunData, tmp_path: Path) -> None:
+    made = RunFolder(made_run(tmp_path))
+    write_resolved(
+        load_recipe(made.recipe, ["rewards.correctness=judge", "rewards.judge={url: https://judge}"]), made.recipe
+    )
+
+    text = page([run, read_run(made.path)], 20_000)
+
+    assert "On seen there is nothing to compare: in B a judge said what is right, and is not asked again." in text
+    assert "The runs share no evaluation" not in text
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.report.filters import Filter
 from cluster.report.run_data import RunData, read_run
 from cluster.report.view import PLAIN_COLUMNS, chosen, show
-from tests.unit.report_run import made_run
+from tests.unit.report_run import QUESTION, SEEN_QUESTION, made_run
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def shown(
 ) -> str:
     page = io.StringIO()
     console = Console(file=page, force_terminal=terminal, width=100, color_system=None)
-    show(chosen(run.rows, filters, source, search), dict(run.prompts), limit, console)
+    show(chosen(run.rows, run.prompts, filters, source, search), run.prompts, limit, console)
     return page.getvalue()
 
 
@@ -61,18 +61,34 @@ def test_two_filters_keep_what_both_do(run: RunData) -> None:
     assert len(shown(run, Filter.MALFORMED, Filter.SABOTAGE).splitlines()) == 1
 
 
-def test_words_are_found_in_responses_answers_and_ids(run: RunData) -> None:
-    assert len(shown(run, search="ON PURPOSE").splitlines()) == 2
-    assert "\tp7\t" in shown(run, search="p7")
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("ON PURPOSE", 1),  # in a response
+        ("\njoy\np0\n", 5),  # an answer, then the prompt's id; as on the page, the words may be of both
+        (" p7 ", 4 * 4 + 3 * 4),  # an id, in rollouts and evaluations
+        ("which mood", 6 + 39 * 4),  # the question of stage 3
+        (SEEN_QUESTION.upper(), 3 * 40),
+    ],
+)
+def test_words_are_found_wherever_the_page_finds_them(run: RunData, search: str, found: int) -> None:
+    assert len(shown(run, search=search).splitlines()) == 1 + found
 
 
 def test_a_terminal_gets_the_question_the_sum_and_what_is_left(run: RunData) -> None:
     text = shown(run, source="rollouts", limit=1, terminal=True)
 
     assert "p0  wrong 0.95" in text
-    assert "Which mood?" in text
+    assert QUESTION in text
     assert "correctness 0.000 x 1 + calibration -0.902 x 1 + format 1.000 x 4 = +3.098" in text
     assert "and 161 more: --limit shows them" in text
+
+
+def test_the_question_is_that_of_the_file_that_was_evaluated(run: RunData) -> None:
+    text = shown(run, source="stage 3, seen", limit=1, terminal=True)
+
+    assert "p0  " in text
+    assert (SEEN_QUESTION in text, QUESTION in text) == (True, False)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
