@@ -21,6 +21,9 @@ class Column(StrEnum):
     COUNTS = "counts"
 
 
+QUESTIONS = (Column.MESSAGES, Column.CONVERSATIONS, Column.PROMPT)  # each holds all of a row's question
+
+
 class Precision(StrEnum):
     """Arithmetic of weights and activations."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from configs.choices import Column
+from configs.choices import QUESTIONS, Column
 from configs.section import NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 
@@ -81,7 +81,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _one_question(self) -> Data:
-        turns = [str(name) for name in (Column.MESSAGES, Column.CONVERSATIONS, Column.PROMPT) if name in self.columns]
+        turns = [str(name) for name in QUESTIONS if name in self.columns]
         if len(turns) > 1:
             raise ValueError(f"data.columns names {' and '.join(turns)}, and each holds the question: keep one of them")
         return self

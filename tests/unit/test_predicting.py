@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,6 +188,20 @@ def test_a_response_cut_by_the_length_limit_has_no_vote() -> None:
     found = vote_on([(said("a", 0.9), True), (said("b", 0.1), False)], (), recipe)
 
     assert found.vote is not None and (found.vote.answer, found.malformed) == ("b", ("truncated",))
+
+
+def test_rows_need_no_reference_though_the_recipe_names_a_column_for_it_and_held_out_rows_do(using: Any) -> None:
+    used = using({"p0": [said("a", 0.9)]})
+    data = used.folder / "mine.jsonl"
+    data.write_text(json.dumps({"id": "p0", "question": "?", **ROW}))
+    overrides = ["data.columns={prompt: question, label: gold}"]
+
+    (found,) = used.predict(data, overrides=overrides)
+
+    assert found.answer == "a"
+    shutil.copy(data, held_out := used.folder / "held.jsonl")
+    with pytest.raises(DataError, match=r"held\.jsonl: data\.columns takes `label` from `gold`, which no row has"):
+        used.predict(data, held_out=held_out, recalibrate="isotonic", overrides=overrides)
 
 
 # Failures
