@@ -69,7 +69,7 @@ class Data(Section):
     """Evaluation files by name."""
     columns: dict[Column, str] = Field(default_factory=dict)
     """Columns of these files that bear other names, {ours: theirs}; a dot leads into an object: {label: meta.gold}.
-    Naming messages, conversations or prompt says, too, which holds the question where a file has several."""
+    Naming messages, conversations, prompt or instruction says, too, which of them holds the question."""
     errors_shown: PositiveInt = 20
     """Bad rows named before the rest is only counted."""
     image_megapixels_at_most: PositiveFloat = 64.0

@@ -10,6 +10,7 @@ from rollout.rows import PLACEHOLDER, Row, RowError
 
 # Ours that stand deeper in a row.
 _PLACES = {Column.LABEL: ("reference", "label"), Column.COUNTS: ("reference", "counts")}
+_RESPONSE = frozenset({Column.RESPONSE, Column.OUTPUT})
 _REFERENCE = frozenset({Column.LABEL, Column.COUNTS})  # one of them is enough
 
 
@@ -17,7 +18,7 @@ class Needs:
     """What a file must hold, under whatever name."""
 
     def __init__(self, *, response: bool, reference: bool) -> None:
-        self._needed = {*QUESTIONS, *({Column.RESPONSE} if response else ()), *(_REFERENCE if reference else ())}
+        self._needed = {*QUESTIONS, *(_RESPONSE if response else ()), *(_REFERENCE if reference else ())}
         self._held: set[Column] = set()
 
     def see(self, row: Row) -> None:
@@ -26,7 +27,7 @@ class Needs:
             self._needed.add(Column.IMAGES)
         if row.counts is not None:
             self._needed.add(Column.CANDIDATES)
-        self._held |= {Column.RESPONSE} if row.response is not None else set()
+        self._held |= _RESPONSE if row.response is not None else set()
         self._held |= {Column.IMAGES} if row.images else set()
         self._held |= {Column.CANDIDATES} if row.candidates else set()
         self._held |= _REFERENCE if row.label is not None or row.counts is not None else set()

@@ -25,11 +25,12 @@ def kind_of(written: Mapping[str, object], columns: Container[str]) -> RowKind:
     Raises RowError where nothing tells, or too much.
     """
     found = [kind for kind in RowKind if written.get(kind) is not None]
-    if len(found) > 1 and RowKind.INSTRUCTION in found:  # a system message, say, beside the question
+    if named := [kind for kind in found if kind in columns]:
+        found = named
+    elif len(found) > 1 and RowKind.INSTRUCTION in found:  # a system message, say, beside the question
         found.remove(RowKind.INSTRUCTION)
-    named = [kind for kind in found if kind in columns]
-    if len(named or found) == 1:
-        return (named or found)[0]
+    if len(found) == 1:
+        return found[0]
     if found:
         both, one = " and ".join(f"`{kind}`" for kind in found), found[0]
         raise RowError([f"has {both}, each of which could be the question: say which, data.columns: {{{one}: {one}}}"])

@@ -86,6 +86,7 @@ NEEDED: list[tuple[dict[str, object], dict[Column, str], list[str]]] = [
         {Column.LABEL: "gold", Column.COUNTS: "votes"},
         ["`label` from `gold`", "`counts` from `votes`"],
     ),
+    ({"instruction": "?", "ground_truth": "a"}, {Column.OUTPUT: "out", Column.INPUT: "in"}, ["`output` from `out`"]),
     ({"prompt": "?", "response": "a", "ground_truth": "a"}, {Column.MESSAGES: "chat"}, ["`messages` from `chat`"]),
     ({"prompt": "<image>?", "response": "a", "ground_truth": "a"}, {Column.IMAGES: "pics"}, ["`images` from `pics`"]),
     (
@@ -122,6 +123,31 @@ def test_a_column_that_no_row_has_and_the_file_can_do_without_is_told(
     ]
 
 
+def test_an_alpaca_file_may_have_any_names_for_its_columns(folder: Path) -> None:
+    row = {"task_text": "Which?", "context": "Of two.", "answer": "joy", "turns": [["Who?", "A child."]], "gold": "joy"}
+    columns = {
+        Column.INSTRUCTION: "task_text",
+        Column.INPUT: "context",
+        Column.OUTPUT: "answer",
+        Column.HISTORY: "turns",
+        Column.LABEL: "gold",
+    }
+
+    [prompt] = read(as_lines(folder, [row]), folder, columns)
+
+    said = [("user", "Who?"), ("assistant", "A child."), ("user", "Which?\nOf two.")]
+    assert [(message.role, message.text) for message in prompt.messages] == said
+    assert (prompt.response, prompt.label) == ("joy", "joy")
+
+
+def test_an_instruction_beside_another_question_is_the_question_where_the_recipe_names_it(folder: Path) -> None:
+    path = as_lines(folder, [{"prompt": "Be brief.", "instruction": "Which?", "output": "joy", "ground_truth": "joy"}])
+
+    [prompt] = read(path, folder, {Column.INSTRUCTION: "instruction"})
+
+    assert (prompt.messages, prompt.response) == ((Message("user", "Which?"),), "joy")
+
+
 def test_a_label_that_would_stand_in_no_object_is_a_fault(folder: Path) -> None:
     [fault] = problems(
         as_lines(folder, [formats.chat("1") | {"reference": "joy", "gold": "fear"}]), folder, {Column.LABEL: "gold"}
@@ -130,6 +156,7 @@ def test_a_label_that_would_stand_in_no_object_is_a_fault(folder: Path) -> None:
     assert ":1: `reference` is no object, and data.columns puts `label` into it" in fault
 
 
-def test_a_recipe_names_one_question() -> None:
-    with pytest.raises(ValueError, match=r"data\.columns names messages and prompt, and each holds the question"):
-        Data(root="data", columns={"messages": "a", "prompt": "b"})  # type: ignore[dict-item]
+@pytest.mark.parametrize(("one", "other"), [("messages", "prompt"), ("prompt", "instruction")])
+def test_a_recipe_names_one_question(one: str, other: str) -> None:
+    with pytest.raises(ValueError, match=rf"data\.columns names {one} and {other}, and each holds the question"):
+        Data(root="data", columns={one: "a", other: "b"})  # type: ignore[dict-item]
