@@ -39,15 +39,17 @@ def kind_of(written: Mapping[str, object], columns: Container[str]) -> RowKind:
 
 def described(kind: RowKind, written: Mapping[str, object]) -> str:
     """What format an object of this kind is in, for people."""
-    if kind is RowKind.MESSAGES:
-        return "messages with OpenAI's content parts" if _has_addresses(written[kind]) else "messages"
-    if kind is RowKind.CONVERSATIONS:
-        return "ShareGPT's conversations"
-    if kind is RowKind.INSTRUCTION:
-        return "Alpaca's instructions"
-    if "reward_spec" in written or "env_class" in written:
-        return "SkyRL's prompts"
-    return "verl's prompts" if "reward_model" in written or "data_source" in written else "prompts"
+    match kind:
+        case RowKind.MESSAGES:
+            return "messages with OpenAI's content parts" if _has_addresses(written[kind]) else "messages"
+        case RowKind.CONVERSATIONS:
+            return "ShareGPT's conversations"
+        case RowKind.INSTRUCTION:
+            return "Alpaca's instructions"
+        case RowKind.PROMPT:
+            if "reward_spec" in written or "env_class" in written:
+                return "SkyRL's prompts"
+            return "verl's prompts" if "reward_model" in written or "data_source" in written else "prompts"
 
 
 def _has_addresses(turns: object) -> bool:
