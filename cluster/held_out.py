@@ -7,12 +7,15 @@ reverses the order of two confidences.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import compress
 
 import numpy as np
 
-from cluster.matchers import opened
+from cluster.matchers import opened, refuse_unreadable
 from cluster.predictions import PredictionRow
 from cluster.score import hold
 from cluster.voted import Voted
@@ -20,8 +23,11 @@ from configs.choices import Reference
 from configs.schema import Recipe
 from rewards.abstention import Guarantee, Threshold, guaranteed_threshold
 from rewards.outcomes import Outcomes
+from rewards.parts import Matcher, MatchError
 from rewards.recalibration import Fit, Recalibrate, isotonic, temperature
 from rollout.prompts import Prompt
+
+logger = logging.getLogger(__name__)
 
 MAPS: Mapping[str, Fit] = {"isotonic": isotonic, "temperature": temperature}
 
@@ -30,7 +36,8 @@ MAPS: Mapping[str, Fit] = {"isotonic": isotonic, "temperature": temperature}
 class Fitted:
     """What is done with a confidence."""
 
-    rows: int = 0  # held-out prompts
+    rows: int = 0  # held-out prompts that it rests on
+    left_out: int = 0  # others, whose answers were not judged
     guarantee: Guarantee | None = None  # None: no answer is withheld
     threshold: Threshold | None = None  # None: there is none that keeps the guarantee
     recalibrate: Recalibrate | None = None
@@ -46,7 +53,18 @@ class Fitted:
         return confidence if self.recalibrate is None else float(self.recalibrate(np.array([confidence]))[0])
 
     def told(self) -> str | None:
-        """A line on the threshold; None where none is asked for."""
+        """A line on the threshold, where one is asked for, behind one on what was left out; None: there is neither."""
+        return "\n".join(line for line in (self._left_out(), self._kept()) if line is not None) or None
+
+    def _left_out(self) -> str | None:
+        if not self.left_out:
+            return None
+        return (
+            f"{self.left_out} of {self.left_out + self.rows} held-out rows are left out: rewards.correctness failed on "
+            "their answers, as the log says"
+        )
+
+    def _kept(self) -> str | None:
         if self.guarantee is None:
             return None
         risk, sure = f"{self.guarantee.risk:g}", f"{1 - self.guarantee.delta:g}"
@@ -64,6 +82,14 @@ class Fitted:
         )
 
 
+def refuse_unfit(recipe: Recipe, file: str, prompts: Sequence[Prompt]) -> None:
+    """Try the matcher on the references of a file's held-out prompts, before a response is sampled.
+
+    Raises what `refuse_unreadable` raises.
+    """
+    refuse_unreadable(recipe, file, prompts, by_votes=not _by_label(recipe))
+
+
 def fit(
     recipe: Recipe,
     prompts: Sequence[Prompt],
@@ -73,7 +99,8 @@ def fit(
 ) -> Fitted:
     """Fit what is asked for on prompts with references, and what was voted for each.
 
-    Raises ValueError where a map is asked for and there is no confidence to fit it on, and as the matcher does.
+    A prompt on whose answer the matcher comes to no verdict is left out. Raises ValueError where a map is asked for and
+    there is no confidence to fit it on, and where the matcher can be used no more.
     """
     held = _outcomes(recipe, prompts, voted)
     threshold = None
@@ -83,18 +110,41 @@ def fit(
     if scale is not None:
         readable = held.where(held.confident)
         if not len(readable):
-            raise ValueError(f"no response to {len(prompts)} held-out rows is well formed: there is nothing to fit")
+            raise ValueError(
+                f"no response to {len(prompts)} held-out rows is well formed and was judged: there is nothing to fit"
+            )
         recalibrate = MAPS[scale](readable.confidence, readable.correct)
-    return Fitted(len(held), guarantee, threshold, recalibrate)
+    return Fitted(len(held), len(prompts) - len(held), guarantee, threshold, recalibrate)
 
 
 def _outcomes(recipe: Recipe, prompts: Sequence[Prompt], voted: Sequence[Voted]) -> Outcomes:
-    """One outcome a prompt, held against what the recipe's `rewards.reference` says.
+    """One outcome a prompt that can be judged, held against what the recipe's `rewards.reference` says.
 
     That is the label; or one annotator drawn for each prompt, in which case an answer's chance of being right is the
     share of them who give it.
     """
-    by_label = recipe.rewards.reference is Reference.LABEL
+    by_label, readings = _by_label(recipe), [one.reading for one in voted]
     rows = [PredictionRow(p.prompt_id, p.task, p.candidates, p.label, {} if by_label else p.counts) for p in prompts]
     with opened(recipe.rewards, recipe.reward_service) as matches:
-        return hold(rows, [one.reading for one in voted], 1, recipe.evaluation.seed, matches=matches)
+        agrees = cache(matches)
+        judged = [_is_judged(row, reading.answer, agrees) for row, reading in zip(rows, readings, strict=True)]
+        kept = list(compress(rows, judged)), list(compress(readings, judged))
+        return hold(*kept, 1, recipe.evaluation.seed, matches=agrees)
+
+
+def _by_label(recipe: Recipe) -> bool:
+    return recipe.rewards.reference is Reference.LABEL
+
+
+def _is_judged(row: PredictionRow, answer: str | None, matches: Matcher) -> bool:
+    """Whether the matcher comes to a verdict on all that the answer may be held against; None needs no verdict."""
+    if answer is None:
+        return True
+    voted_for = [name for name, votes in row.counts.items() if votes]
+    try:
+        for reference in voted_for or filter(None, [row.label]):
+            matches(answer, reference)
+    except MatchError as error:
+        logger.warning("held-out row %r is left out: %s", row.prompt_id, error)
+        return False
+    return True

@@ -41,13 +41,22 @@ def refuse_unusable(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
     prompts, rewards = list(prompts), recipe.rewards
     if rewards.reference is Reference.SHARES or rewards.target.annotators:
         _refuse_uncounted(recipe, prompts)
+    by_votes = rewards.reference is not Reference.LABEL or rewards.target.annotators > 0
+    refuse_unreadable(recipe, recipe.data.stage3, prompts, by_votes=by_votes)
+
+
+def refuse_unreadable(recipe: Recipe, file: str, prompts: Iterable[Prompt], *, by_votes: bool) -> None:
+    """Try the matcher, and hold against it the references of a file's prompts: `by_votes` what annotators voted for.
+
+    Raises what `opened` raises, and DataError with every reference that a built-in matcher cannot read.
+    """
     with opened(recipe.rewards, recipe.reward_service) as matches:
         if recipe.rewards.correctness not in BUILT_IN:
             return
         problems = [
-            f"{recipe.data.stage3}: prompt {prompt.prompt_id}: {error}"
+            f"{file}: prompt {prompt.prompt_id}: {error}"
             for prompt in prompts
-            for reference in _references(prompt, recipe.rewards)
+            for reference in _references(prompt, by_votes=by_votes)
             if (error := _fault(matches, reference))
         ]
     if problems:
@@ -65,9 +74,9 @@ def _refuse_uncounted(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
         raise DataError(problems, recipe.data.errors_shown)
 
 
-def _references(prompt: Prompt, rewards: Rewards) -> Iterable[str]:
+def _references(prompt: Prompt, *, by_votes: bool) -> Iterable[str]:
     """Every text that an answer may be held against."""
-    if prompt.counts and (rewards.reference is not Reference.LABEL or rewards.target.annotators):
+    if prompt.counts and by_votes:
         return [candidate for candidate, votes in prompt.counts.items() if votes]
     return [] if prompt.label is None else [prompt.label]
 

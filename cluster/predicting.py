@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cluster.finished_model import finished_model
-from cluster.held_out import MAPS, Fitted, fit
+from cluster.held_out import MAPS, Fitted, fit, refuse_unfit
 from cluster.pool import RolloutPool
 from cluster.sampling import RolloutWorkers, sample_each, sample_responses
 from cluster.stages import connect, read_file
@@ -95,7 +95,8 @@ def predict(
 
     `model`, `recipe` and `overrides`: see `finished_model`. Rows need no references. `fitted` is called with what was
     fitted, before any row is predicted. A row that the model can never answer, being too long, has an `error`.
-    Raises DataError with all bad rows of both files before the model is loaded, and EngineError where it fails.
+    Before the model is loaded it raises DataError with all bad rows of both files, and ValueError for a matcher that
+    cannot be used where something is fitted; EngineError where the model fails.
     """
     settings = Predicting() if settings is None else settings
     directory, chosen = finished_model(model, recipe, overrides)
@@ -105,6 +106,7 @@ def predict(
         if settings.held_out.samefile(data):
             raise ValueError(f"{data} is to be predicted: what is fitted on it says nothing of it; give other rows")
         held_out = _read(chosen, settings.held_out, require_reference=True)
+        refuse_unfit(chosen, str(settings.held_out), held_out)
     connect(chosen.name)
 
     async def job() -> list[Prediction]:

@@ -9,7 +9,7 @@ from itertools import dropwhile
 from cluster.digests import is_up_to_date
 from cluster.stages import read_file
 from configs.schema import Recipe, SeedSource
-from rollout.chat import ChatFormat, ImageLimits
+from rollout.chat import ChatFormat, ImageLimits, too_long
 from rollout.prompts import Prompt
 from rollout.readers import DataError
 
@@ -66,9 +66,4 @@ def _fault(chat: ChatFormat, prompt: Prompt, response_tokens: int, room: int) ->
         length = chat.length(prompt)
     except (OSError, ValueError) as error:  # a picture that was there a moment ago
         return str(error)
-    if length + response_tokens <= room:
-        return None
-    return (
-        f"prompt {prompt.prompt_id} has {length} tokens, its response up to {response_tokens}, but "
-        f"engine.tokens_per_sequence is {room}: raise it or shorten one of them"
-    )
+    return too_long(prompt, length, response_tokens, room)

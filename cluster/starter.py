@@ -29,6 +29,7 @@ _AGAINST = {
 _SCRATCH = """\
   # A small Qwen2.5-VL from random weights, for a first try without a GPU. A real one: path: Qwen/Qwen2.5-VL-3B-Instruct
   scratch: {vocabulary_size: 1024}"""
+_PIXELS_PER_TOKEN = 28 * 28  # of a picture in Qwen2.5-VL
 _ON_CPUS = """\
 # Sizes for two CPU cores.
 learner: {threads_per_rank: 1, precision: fp32, tokens_per_micro_batch: 4096}
@@ -79,10 +80,13 @@ def _words(answers: Answers) -> Mapping[str, str]:
         "what the class in scorer.py says" if answers.correctness == OWN else _RIGHT[Correctness(answers.correctness)]
     )
     ranks = answers.gpus // 2
+    picture_tokens = 1280 if answers.gpus else 64  # of 4096 and of 256, beside the text and the response
     on_gpus = Template(_ON_GPUS).substitute(gpus=answers.gpus, ranks=ranks, workers=answers.gpus - ranks)
     return {
         "name": _quoted(answers.name),
         "data": _quoted(answers.data),
+        "picture_tokens": str(picture_tokens),
+        "picture_pixels": str(picture_tokens * _PIXELS_PER_TOKEN),
         "model": _SCRATCH if scratch else f"  path: {_quoted(answers.model)}",
         "truth": truth,
         "correctness": "scorer:Scorer" if answers.correctness == OWN else answers.correctness,

@@ -14,11 +14,19 @@ class Column(StrEnum):
     CONVERSATIONS = "conversations"  # from and value
     PROMPT = "prompt"  # a question as text, or as messages
     RESPONSE = "response"  # beside a prompt
+    INSTRUCTION = "instruction"  # a question as Alpaca has it
+    INPUT = "input"  # below an instruction
+    OUTPUT = "output"  # the response to one
+    HISTORY = "history"  # the turns before one
     SYSTEM = "system"
     IMAGES = "images"
     CANDIDATES = "candidates"
     LABEL = "label"
     COUNTS = "counts"
+
+
+# Each tells which kind of row it is, and holds its question.
+QUESTIONS = (Column.MESSAGES, Column.CONVERSATIONS, Column.PROMPT, Column.INSTRUCTION)
 
 
 class Precision(StrEnum):

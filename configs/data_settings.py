@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from configs.choices import Column
+from configs.choices import QUESTIONS, Column
 from configs.section import NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 
@@ -69,7 +69,7 @@ class Data(Section):
     """Evaluation files by name."""
     columns: dict[Column, str] = Field(default_factory=dict)
     """Columns of these files that bear other names, {ours: theirs}; a dot leads into an object: {label: meta.gold}.
-    Naming messages, conversations or prompt says, too, which holds the question where a file has several."""
+    Naming messages, conversations, prompt or instruction says, too, which of them holds the question."""
     errors_shown: PositiveInt = 20
     """Bad rows named before the rest is only counted."""
     image_megapixels_at_most: PositiveFloat = 64.0
@@ -81,7 +81,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _one_question(self) -> Data:
-        turns = [str(name) for name in (Column.MESSAGES, Column.CONVERSATIONS, Column.PROMPT) if name in self.columns]
+        turns = [str(name) for name in QUESTIONS if name in self.columns]
         if len(turns) > 1:
             raise ValueError(f"data.columns names {' and '.join(turns)}, and each holds the question: keep one of them")
         return self

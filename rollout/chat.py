@@ -214,6 +214,17 @@ class ChatFormat:
         return text
 
 
+def too_long(prompt: Prompt, length: int, response_tokens: int, room: int) -> str | None:
+    """What to do about a prompt of `length` tokens that leaves a sequence no room for its response; None if it does."""
+    if length + response_tokens <= room:
+        return None
+    smaller = ", or have its pictures scaled down by model.max_image_pixels" if prompt.images else ""
+    return (
+        f"prompt {prompt.prompt_id} has {length} tokens, its response up to {response_tokens}, but "
+        f"engine.tokens_per_sequence is {room}: raise it or shorten one of them{smaller}"
+    )
+
+
 def _check_count(prompt: Prompt, found: int, what: str) -> None:
     if found != len(prompt.images):
         raise ValueError(

@@ -7,7 +7,7 @@ form of each, `rollout.row_check` what they must mean.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rollout.picture_check import PictureCheck
 from rollout.picture_store import PictureStore
 from rollout.prompts import Prompt
 from rollout.row_check import RowCheck, spelling
-from rollout.row_columns import Columns
+from rollout.row_columns import Columns, Needs
 from rollout.row_files import Written, open_rows
 from rollout.row_kinds import RowKind, described, kind_of
 from rollout.row_shapes import read_row
@@ -49,27 +49,31 @@ def read_prompts(
     """The prompts of a data file or folder, in its order; its format is detected, and logged in a line.
 
     It holds one kind of row, told by the first row that shows it. `columns` has its name for each of ours that it
-    calls otherwise. Pictures' paths are relative to the file, or to the folder, and must stay under `root`; only the
-    header of a picture is read. Pictures that rows hold themselves are written to files under `root`. A row without
-    an id gets one from the file's name and its row number, a row without a task the file's name. Labels and counts
-    get the candidates' spelling and order.
+    calls otherwise, and may have one for what it neither has nor needs. Pictures' paths are relative to the file, or
+    to the folder, and must stay under `root`; only the header of a picture is read. Pictures that rows hold themselves
+    are written to files under `root`. A row without an id gets one from the file's name and its row number, a row
+    without a task the file's name. Labels and counts get the candidates' spelling and order.
 
     Raises DataError with the faults of all rows, which are counted from 1, empty lines included.
     """
     pictures = PictureCheck(path if path.is_dir() else path.parent, root, megapixels_at_most)
     check = RowCheck(pictures, need_response=need_response, require_reference=require_reference)
-    reading, kept = _Reading(path, Columns(columns or {})), PictureStore(root)
+    needs = Needs(response=need_response, reference=require_reference)
+    named, kept = Columns(columns or {}), PictureStore(root)
+    reading = _Reading(path, named)
     prompts: list[Prompt] = []
     problems: list[str] = []
     for found in reading.rows():
         faults = found.row.faults if isinstance(found.row, RowError) else check.faults(found.place, found.row)
         problems += [f"{found.file}:{found.number}: {fault}" for fault in faults]
+        if isinstance(found.row, Row):
+            needs.see(found.row)
         if isinstance(found.row, Row) and not problems:
             prompts.append(_prompt(found.row, pictures, kept))
-    problems += reading.problems()
+    problems = reading.problems(needs.missing()) + problems
     if problems:
         raise DataError(problems, errors_shown)
-    logger.info("%s: %d rows, %s (%s)", path, len(prompts), reading.format, reading.kept_as)
+    logger.info("%s: %d rows, %s (%s)%s", path, len(prompts), reading.format, reading.kept_as, named.unseen())
     return prompts
 
 
@@ -106,13 +110,13 @@ class _Reading:
         except UnreadableFile as error:
             self._unreadable = str(error)
 
-    def problems(self) -> list[str]:
-        """What is wrong with the file as a whole, once its rows were read."""
+    def problems(self, missing: Set[Column]) -> list[str]:
+        """What is wrong with the file as a whole, once its rows were read and it is known what it is missing."""
         if self._unreadable is not None:
             return [self._unreadable]
         if not self._any:
             return [f"{self._path}: the file is empty, expected rows, such as one JSON object a line"]
-        return [] if self._kind is None else [f"{self._path}: {fault}" for fault in self._columns.unseen()]
+        return [] if self._kind is None else [f"{self._path}: {fault}" for fault in self._columns.faults(missing)]
 
     def _found(self, written: Written, position: int) -> _Found:
         shard = written.file != self._path

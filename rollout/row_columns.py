@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
-from configs.choices import Column
-from rollout.rows import RowError
+from configs.choices import QUESTIONS, Column
+from rollout.rows import PLACEHOLDER, Row, RowError
 
 # Ours that stand deeper in a row.
 _PLACES = {Column.LABEL: ("reference", "label"), Column.COUNTS: ("reference", "counts")}
+_RESPONSE = frozenset({Column.RESPONSE, Column.OUTPUT})
+_REFERENCE = frozenset({Column.LABEL, Column.COUNTS})  # one of them is enough
+
+
+class Needs:
+    """What a file must hold, under whatever name."""
+
+    def __init__(self, *, response: bool, reference: bool) -> None:
+        self._needed = {*QUESTIONS, *(_RESPONSE if response else ()), *(_REFERENCE if reference else ())}
+        self._held: set[Column] = set()
+
+    def see(self, row: Row) -> None:
+        """Note what a row holds, and what it cannot do without."""
+        if any(PLACEHOLDER in message.text for message in row.question):
+            self._needed.add(Column.IMAGES)
+        if row.counts is not None:
+            self._needed.add(Column.CANDIDATES)
+        self._held |= _RESPONSE if row.response is not None else set()
+        self._held |= {Column.IMAGES} if row.images else set()
+        self._held |= {Column.CANDIDATES} if row.candidates else set()
+        self._held |= _REFERENCE if row.label is not None or row.counts is not None else set()
+
+    def missing(self) -> Set[Column]:
+        """What is needed and no row that was seen holds. The question is in none: its column must be there."""
+        return self._needed - self._held
 
 
 class Columns:
@@ -37,12 +62,18 @@ class Columns:
     def __contains__(self, ours: object) -> bool:
         return ours in self._named
 
-    def unseen(self) -> list[str]:
-        """What the recipe names and no row had, a sentence each."""
+    def faults(self, missing: Set[Column]) -> list[str]:
+        """What the recipe names, no row had and the file is missing, a sentence each."""
         return [
             f"data.columns takes `{ours}` from `{theirs}`, which no row has: mend the name, or leave it out"
             for ours, theirs in self._unseen.items()
+            if ours in missing
         ]
+
+    def unseen(self) -> str:
+        """What the recipe names and no row had, as the end of a sentence on the file; empty where there is none."""
+        names = [f"`{theirs}` for `{ours}`" for ours, theirs in self._unseen.items()]
+        return f", none with {' or '.join(names)}" if names else ""
 
 
 def _at(written: Mapping[str, object], name: str) -> object:

@@ -25,11 +25,12 @@ def kind_of(written: Mapping[str, object], columns: Container[str]) -> RowKind:
     Raises RowError where nothing tells, or too much.
     """
     found = [kind for kind in RowKind if written.get(kind) is not None]
-    if len(found) > 1 and RowKind.INSTRUCTION in found:  # a system message, say, beside the question
+    if named := [kind for kind in found if kind in columns]:
+        found = named
+    elif len(found) > 1 and RowKind.INSTRUCTION in found:  # a system message, say, beside the question
         found.remove(RowKind.INSTRUCTION)
-    named = [kind for kind in found if kind in columns]
-    if len(named or found) == 1:
-        return (named or found)[0]
+    if len(found) == 1:
+        return found[0]
     if found:
         both, one = " and ".join(f"`{kind}`" for kind in found), found[0]
         raise RowError([f"has {both}, each of which could be the question: say which, data.columns: {{{one}: {one}}}"])
@@ -38,15 +39,17 @@ def kind_of(written: Mapping[str, object], columns: Container[str]) -> RowKind:
 
 def described(kind: RowKind, written: Mapping[str, object]) -> str:
     """What format an object of this kind is in, for people."""
-    if kind is RowKind.MESSAGES:
-        return "messages with OpenAI's content parts" if _has_addresses(written[kind]) else "messages"
-    if kind is RowKind.CONVERSATIONS:
-        return "ShareGPT's conversations"
-    if kind is RowKind.INSTRUCTION:
-        return "Alpaca's instructions"
-    if "reward_spec" in written or "env_class" in written:
-        return "SkyRL's prompts"
-    return "verl's prompts" if "reward_model" in written or "data_source" in written else "prompts"
+    match kind:
+        case RowKind.MESSAGES:
+            return "messages with OpenAI's content parts" if _has_addresses(written[kind]) else "messages"
+        case RowKind.CONVERSATIONS:
+            return "ShareGPT's conversations"
+        case RowKind.INSTRUCTION:
+            return "Alpaca's instructions"
+        case RowKind.PROMPT:
+            if "reward_spec" in written or "env_class" in written:
+                return "SkyRL's prompts"
+            return "verl's prompts" if "reward_model" in written or "data_source" in written else "prompts"
 
 
 def _has_addresses(turns: object) -> bool:

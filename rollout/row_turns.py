@@ -16,7 +16,7 @@ from pydantic import (
 
 from rollout.prompts import Message
 from rollout.row_pictures import Picture, picture
-from rollout.rows import PLACEHOLDER
+from rollout.rows import PLACEHOLDER, shortened
 
 
 class Shape(BaseModel):
@@ -106,15 +106,26 @@ class Turn(Shape):
         return self
 
 
-_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+# LLaMA-Factory's sets have the names of `role`, too, where their `dataset_info.json` says so.
+_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+def _role(tag: object) -> str:
+    role = _ROLES.get(tag) if isinstance(tag, str) else None
+    if role is None:
+        raise ValueError(
+            f"got {shortened(tag)}, expected one of {', '.join(_ROLES)}: rename it in the file; a conversation with "
+            "tools must be left out"
+        )
+    return role
 
 
 class Utterance(Shape):
     """ShareGPT's turn."""
 
-    speaker: Literal["system", "human", "gpt"] = Field(alias="from")
+    role: Annotated[str, BeforeValidator(_role)] = Field(alias="from")
     value: str
 
     def message(self) -> Message:
         """The turn with its role."""
-        return Message(_ROLES[self.speaker], self.value)
+        return Message(self.role, self.value)

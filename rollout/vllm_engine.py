@@ -35,7 +35,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from configs.schema import Engine as EngineSettings
 from configs.schema import Lora
 from rollout.broadcast import Layout, Meeting
-from rollout.chat import ChatFormat, ImageLimits, Rendered
+from rollout.chat import ChatFormat, ImageLimits, Rendered, too_long
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
 from rollout.occupancy import Occupancy, OccupancyMeter
 from rollout.prompts import Prompt
@@ -220,11 +220,8 @@ class VllmEngine:
             tokens["multi_modal_data"] = {"image": images}
         (request,) = await self._llm.renderer.render_cmpl_async([tokens])
         length = len(request["prompt_token_ids"])
-        if length + response_tokens > self._tokens_per_sequence:
-            raise ValueError(
-                f"prompt {prompt.prompt_id} has {length} tokens, its response up to {response_tokens}, but "
-                f"engine.tokens_per_sequence is {self._tokens_per_sequence}: raise it or shorten one of them"
-            )
+        if fault := too_long(prompt, length, response_tokens, self._tokens_per_sequence):
+            raise ValueError(fault)
         request["cache_salt"] = str(self._version)
         return request
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cluster.check import describe_recipe
 from cluster.cli import main
+from cluster.prompt_lengths import refuse_too_long
 from cluster.starter import OWN, SCRATCH, Answers, write_starter
 from configs.choices import Correctness, Precision, Reference
 from configs.derive import problems
@@ -104,6 +107,22 @@ def test_whatever_is_answered_the_recipe_can_work_and_is_safe(
         == gpus
     )
     assert recipe.learner.precision is (Precision.BF16 if gpus else Precision.FP32)
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+@pytest.mark.parametrize("size", [(640, 480), (4000, 3000)])
+def test_an_ordinary_photograph_leaves_room_for_a_question_and_a_response(
+    folder: Path, tiny_model: Path, gpus: int, size: tuple[int, int]
+) -> None:
+    write_starter(folder, answers(gpus=gpus))
+    (folder / "data").mkdir()
+    Image.new("RGB", size).save(folder / "data" / "photo.jpg")
+    row = {"prompt": "What feeling does this picture carry?", "image": "photo.jpg", "ground_truth": "joy"}
+    for name in ("stage2", "stage3", "test"):
+        (folder / "data" / f"{name}.jsonl").write_text(json.dumps(row))
+    recipe = load_recipe("recipe.yaml")
+
+    refuse_too_long(str(tiny_model), recipe, (2, 3), evaluated=True)
 
 
 @pytest.mark.parametrize("odd", ['two "words"', "true", "a: b # c", "$HOME", "naïve"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +190,20 @@ def test_a_response_cut_by_the_length_limit_has_no_vote() -> None:
     assert found.vote is not None and (found.vote.answer, found.malformed) == ("b", ("truncated",))
 
 
+def test_rows_need_no_reference_though_the_recipe_names_a_column_for_it_and_held_out_rows_do(using: Any) -> None:
+    used = using({"p0": [said("a", 0.9)]})
+    data = used.folder / "mine.jsonl"
+    data.write_text(json.dumps({"id": "p0", "question": "?", **ROW}))
+    overrides = ["data.columns={prompt: question, label: gold}"]
+
+    (found,) = used.predict(data, overrides=overrides)
+
+    assert found.answer == "a"
+    shutil.copy(data, held_out := used.folder / "held.jsonl")
+    with pytest.raises(DataError, match=r"held\.jsonl: data\.columns takes `label` from `gold`, which no row has"):
+        used.predict(data, held_out=held_out, recalibrate="isotonic", overrides=overrides)
+
+
 # Failures
 
 
@@ -330,6 +345,87 @@ def test_a_held_out_answer_is_held_against_what_the_recipe_says_is_right(
     )
 
     assert found.confidence == pytest.approx(confidence, abs=0.1)  # the share of those who draw lots for a
+
+
+@pytest.mark.parametrize(
+    "overrides, fault",
+    [
+        (["rewards.correctness=no.such.module:Scorer"], "cannot be made"),
+        (
+            ["rewards.correctness=judge", "rewards.judge={url: https://judge, token_variable: NOT_SET}"],
+            "has no NOT_SET",
+        ),
+        (["rewards.correctness=numeric"], r"held\.jsonl: prompt h0: got the reference 'a'"),
+    ],
+)
+def test_what_answers_cannot_be_held_against_is_told_before_a_model_is_loaded(
+    using: Any, overrides: Sequence[str], fault: str
+) -> None:
+    used = using({})
+    data, path = used.file("mine.jsonl", "p0"), used.file("held.jsonl", "h0", h0={"reference": {"label": "a"}})
+
+    with pytest.raises(ValueError, match=fault):
+        used.predict(data, held_out=path, recalibrate="isotonic", overrides=overrides)
+
+    assert used.workers.held == ""
+
+
+def test_held_out_rows_without_votes_are_held_against_their_labels_where_the_recipe_asks_for_shares(using: Any) -> None:
+    used = using({"h0": [said("a", 0.9)], "p0": [said("a", 0.8)]})
+    path = used.file("held.jsonl", "h0", h0={"reference": {"label": "a"}})
+
+    (found,) = used.predict(
+        used.file("mine.jsonl", "p0"), held_out=path, recalibrate="isotonic", overrides=["rewards.reference=shares"]
+    )
+
+    assert found.confidence == 1.0
+
+
+@pytest.mark.parametrize("reference", [{"label": "x"}, {"counts": {"x": 2, "y": 1}}])
+def test_held_out_rows_whose_answers_a_scorer_fails_on_are_left_out_and_counted(
+    using: Any, caplog: pytest.LogCaptureFixture, reference: Mapping[str, object]
+) -> None:
+    answers = {"h0": "raise", "h1": "hang", **{f"h{number}": "fine" for number in range(2, 60)}}
+    used = using({"p0": [said("a", 0.8)], **{one: [said(answer, 0.8)] for one, answer in answers.items()}})
+    row = {"candidates": ["raise", "hang", "fine", "x", "y"], "reference": reference}
+    path, told = used.file("held.jsonl", *answers, **dict.fromkeys(answers, row)), list[Fitted]()
+
+    (found,) = used.predict(
+        used.file("mine.jsonl", "p0"),
+        held_out=path,
+        guarantee=Guarantee(0.1),
+        recalibrate="isotonic",
+        fitted=told.append,
+        overrides=[
+            "rewards.reference=annotator",
+            "rewards.correctness=tests.unit.user_scorers:Moody",
+            "reward_service.seconds_per_response=1",
+        ],
+    )
+
+    assert (found.answer, found.abstained, found.confidence) == ("a", False, 1.0)
+    assert (told[0].rows, told[0].left_out) == (58, 2)
+    first, second = str(told[0].told()).splitlines()
+    assert first.startswith("2 of 60 held-out rows are left out: rewards.correctness failed on their answers")
+    assert "58 of 58 held-out rows, 0 of them wrong" in second
+    assert "held-out row 'h0' is left out: the scorer tests.unit.user_scorers:Moody failed: " in caplog.text
+    assert (
+        "held-out row 'h1' is left out: the scorer tests.unit.user_scorers:Moody gave no answer in 1 s" in caplog.text
+    )
+
+
+def test_where_every_held_out_row_is_left_out_all_rows_abstain_and_a_map_is_refused(using: Any) -> None:
+    used = using({"p0": [said("a", 0.8)], "h0": [said("raise", 0.8)]})
+    row = {"candidates": [], "reference": {"label": "x"}}
+    how: dict[str, Any] = {"held_out": used.file("held.jsonl", "h0", h0=row)}
+    how["overrides"] = ["rewards.correctness=tests.unit.user_scorers:Moody"]
+    data = used.file("mine.jsonl", "p0")
+
+    (found,) = used.predict(data, guarantee=Guarantee(0.1), **how)
+
+    assert (found.answer, found.abstained) == ("a", True)
+    with pytest.raises(ValueError, match="no response to 1 held-out rows is well formed and was judged"):
+        used.predict(data, recalibrate="isotonic", **how)
 
 
 # The command

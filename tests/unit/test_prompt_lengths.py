@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cluster.digests import training_digest, training_rows
 from cluster.pipeline import run_one_stage, run_pipeline
@@ -61,7 +62,25 @@ def test_a_prompt_without_room_for_its_response_is_named_with_the_setting(
 
     (problem,) = refused.value.problems
     assert problem.startswith(f"{long}.jsonl: prompt {long} has ")
-    assert "its response up to 48, but engine.tokens_per_sequence is 128: raise it" in problem
+    remedy = "raise it or shorten one of them"  # and nothing of pictures: it has none
+    assert problem.endswith(f"its response up to 48, but engine.tokens_per_sequence is 128: {remedy}")
+
+
+def test_a_picture_without_room_is_answered_with_the_setting_that_scales_it_down(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_in(tmp_path)
+    Image.new("RGB", (640, 480)).save(tmp_path / "data" / "1.jpg")
+    row = {"id": "1", "prompt": "?", "image": "1.jpg", "reference": {"label": "joy"}}
+    (tmp_path / "data" / "stage3.jsonl").write_text(json.dumps(row), encoding="utf-8")
+
+    with pytest.raises(DataError) as refused:
+        refuse(recipe, tiny_model, 3, evaluated=False)
+
+    (problem,) = refused.value.problems
+    assert problem.endswith("or shorten one of them, or have its pictures scaled down by model.max_image_pixels")
+    smaller = recipe.model.model_copy(update={"max_image_pixels": 28 * 28 * 32})
+    refuse(recipe.model_copy(update={"model": smaller}), tiny_model, 3, evaluated=False)
 
 
 @pytest.mark.parametrize("long", ["stage1", "stage2"])

@@ -136,6 +136,23 @@ def test_a_vecbench_row_may_have_several_images_a_system_turn_and_no_id(folder: 
     assert (first.prompt_id, second.prompt_id) == ("data:1", "data:2")
 
 
+def test_a_vecbench_row_may_name_who_speaks_as_messages_do(folder: Path) -> None:
+    turns = [("system", "Look."), ("user", "<image>Which?"), ("assistant", "joy")]
+
+    [prompt] = read(folder, vec_row(conversations=[{"from": who, "value": text} for who, text in turns]))
+
+    assert prompt.messages == (Message("system", "Look."), Message("user", "<image>Which?"))
+    assert prompt.response == "joy"
+
+
+@pytest.mark.parametrize("tag", ["observation", "Human", 3])
+def test_an_unknown_speaker_is_answered_with_the_names_there_are(folder: Path, tag: object) -> None:
+    [fault] = faults(folder, vec_row(conversations=[{"from": tag, "value": "<image>Which?"}]))
+
+    expected = "system, human, user, gpt, assistant: rename it in the file; a conversation with tools must be left out"
+    assert fault == f"1: conversations.0.from: got {tag!r}, expected one of {expected}"
+
+
 def test_prompts_keep_the_order_of_the_file_and_empty_lines_count_as_rows(folder: Path) -> None:
     assert [prompt.prompt_id for prompt in read(folder, chat_row(id="b"), " ", chat_row(id="a"))] == [
         "b",
@@ -307,7 +324,7 @@ def test_a_bad_chat_row_is_named_with_its_fault(folder: Path, changes: dict[str,
         ({"id": 1.0}, "Input should be a valid"),
         ({"id": True}, "Input should be a valid"),
         ({"conversations": [{"from": "human", "value": "<image>"}]}, "has no response"),
-        ({"conversations": [{"from": "user", "value": "<image>"}]}, "conversations.0.from: Input should be"),
+        ({"conversations": [{"from": "bot", "value": "<image>"}]}, "conversations.0.from: got 'bot', expected"),
         ({"conversations": []}, "has no messages"),
     ],
 )
