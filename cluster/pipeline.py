@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.digests import STAGES, evaluation_digest, evaluation_rows, training_digest, training_rows
+from cluster.digests import (
+    STAGES,
+    evaluation_digest,
+    evaluation_rows,
+    training_digest,
+    training_rows,
+    training_settings,
+)
 from cluster.evaluation import Evaluated, evaluate, model_tokenizer
 from cluster.final_table import final_table
 from cluster.job_book import EVALUATING, SEEDING, TRAINING, JobBook, working_in
@@ -124,7 +131,7 @@ class _Job:
             await self.lengths.check(str(self.run.stage(number - 1).model))
         elif self.recipe.model.path is not None and Path(self.recipe.model.path).exists():
             await self.lengths.check(self.recipe.model.path)
-        stage.claim(*mark)
+        stage.claim(*mark, training_settings(self.recipe, number))
         self.book.now(SEEDING if number == 2 else TRAINING, number)
         await (self._reinforce() if number == 3 else self._fine_tune(number))
         stage.finish("training", *mark)
