@@ -74,7 +74,7 @@ async def reinforce_and_evaluate(recipe: Recipe) -> None:
 
 def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolder:
     run = RunFolder.of(recipe)
-    for loss in losses_ahead(run.path):
+    for loss in losses_ahead(run.path, recipe):
         logger.warning(loss)
     with working_in(run.path) as book:
         with stopped_before_it_began():
