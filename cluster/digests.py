@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cluster.run_folder import RunFolder, digest
+from cluster.run_folder import RunFolder
+from cluster.stage_settings import digest, settings_of
 from configs.choices import SeedSource
 from configs.schema import Recipe
 from rollout.picture_store import FOLDER
@@ -17,19 +18,25 @@ _COMMON = ("seed", "data", "model", "response", "learner")
 _OWN = {1: ("stage1",), 2: ("seeding", "stage2"), 3: ("rl", "rewards")}
 
 
-def training_digest(recipe: Recipe, number: int) -> str:
-    """Names what a stage's training depends on, the stages before it included."""
-    before = [training_digest(recipe, number - 1)] if number > 1 else []
+def training_settings(recipe: Recipe, number: int) -> dict[str, object]:
+    """What a stage's training depends on, the stages before it included."""
+    own = (section for stage in STAGES[:number] for section in _OWN[stage])
+    found = settings_of(recipe, (*_COMMON, *own))
     if number == 2 and recipe.seeding.source is not SeedSource.ANNOTATORS:
-        before.append(f"sampled with {recipe.rl.response_tokens} tokens")
-    return digest(recipe, (*_COMMON, *_OWN[number]), *before)
+        found["rl"] = {"response_tokens": recipe.rl.response_tokens}  # of the samples that it is seeded from
+    return found
+
+
+def training_digest(recipe: Recipe, number: int) -> str:
+    """Names them."""
+    return digest(training_settings(recipe, number))
 
 
 def evaluation_digest(recipe: Recipe, number: int) -> str:
     """Names what its evaluation depends on."""
-    files = (f"{name}: {file}" for name, file in recipe.data.evaluation.items())
+    files = [f"{name}: {file}" for name, file in recipe.data.evaluation.items()]
     right = (recipe.rewards.correctness, "" if recipe.rewards.judge is None else recipe.rewards.judge.model_dump_json())
-    return digest(recipe, ("evaluation",), training_digest(recipe, number), *files, *right)
+    return digest(settings_of(recipe, ("evaluation",)), training_digest(recipe, number), files, right)
 
 
 def training_rows(recipe: Recipe, number: int) -> str | None:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.digests import STAGES, evaluation_digest, evaluation_rows, training_digest, training_rows
+from cluster.digests import (
+    STAGES,
+    evaluation_digest,
+    evaluation_rows,
+    training_digest,
+    training_rows,
+    training_settings,
+)
 from cluster.evaluation import Evaluated, evaluate, model_tokenizer
 from cluster.final_table import final_table
 from cluster.job_book import EVALUATING, SEEDING, TRAINING, JobBook, working_in
@@ -67,7 +74,7 @@ async def reinforce_and_evaluate(recipe: Recipe) -> None:
 
 def _run(recipe: Recipe, numbers: Sequence[int], *, evaluated: bool) -> RunFolder:
     run = RunFolder.of(recipe)
-    for loss in losses_ahead(run.path):
+    for loss in losses_ahead(run.path, recipe):
         logger.warning(loss)
     with working_in(run.path) as book:
         with stopped_before_it_began():
@@ -124,7 +131,7 @@ class _Job:
             await self.lengths.check(str(self.run.stage(number - 1).model))
         elif self.recipe.model.path is not None and Path(self.recipe.model.path).exists():
             await self.lengths.check(self.recipe.model.path)
-        stage.claim(*mark)
+        stage.claim(*mark, training_settings(self.recipe, number))
         self.book.now(SEEDING if number == 2 else TRAINING, number)
         await (self._reinforce() if number == 3 else self._fine_tune(number))
         stage.finish("training", *mark)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_SECONDS = "RAY_JOB_STOP_WAIT_TIME_S"
+from configs.schema import Recipe
+
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+_RAYS_OWN = 3  # seconds, where nothing is set
+
+
+def seconds_to_stop(recipe: Recipe) -> int:
+    """How long a job may take to end in order once it is told to stop."""
+    # One wait for the step that is under way, one for what has to be closed.
+    copying = 0.0 if recipe.mirror.address is None else recipe.mirror.seconds_for_last_copy
+    return math.ceil(2 * recipe.rl.seconds_per_wait + copying)
 
 
 def submission_id() -> str | None:
@@ -27,7 +38,7 @@ def _config() -> dict[str, Any]:
     return given
 
 
-def losses_ahead(folder: Path) -> Iterator[str]:
+def losses_ahead(folder: Path, recipe: Recipe) -> Iterator[str]:
     """What such a job would lose as it was submitted, with the remedy; `caliber submit` leaves nothing of it."""
     if submission_id() is None:
         return
@@ -36,8 +47,11 @@ def losses_ahead(folder: Path) -> Iterator[str]:
             f"{folder} is in Ray's copy of the working folder, which Ray removes in time: "
             "give an absolute folder, output=/a/folder, or submit with `caliber submit`"
         )
-    if _SECONDS not in os.environ:
+    given, needed = int(os.environ.get(STOP_WAIT, _RAYS_OWN)), seconds_to_stop(recipe)
+    if given < needed:
+        copied = "" if recipe.mirror.address is None else ", and its last copy to the mirror"
+        variables = f'{{"env_vars": {{"{STOP_WAIT}": "{needed}"}}}}'
         yield (
-            "`ray job stop` gives this job 3 s, too few for a checkpoint: submit with "
-            f"""--runtime-env-json '{{"env_vars": {{"{_SECONDS}": "1200"}}}}', or with `caliber submit`"""
+            f"`ray job stop` gives this job {given} s, and its last step and checkpoint{copied} may take {needed} s: "
+            f"submit with --runtime-env-json '{variables}', or with `caliber submit`"
         )

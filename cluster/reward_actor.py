@@ -30,11 +30,12 @@ class RewardWorker(NamedActor):
         self._model_dir = model_dir
         self._recipe = recipe
         self._file = Path(file)
+        self._writer: RolloutWriter | None = None
         self._open = ExitStack()
         self._writing = threading.Lock()
 
     def start(self) -> None:
-        """Open the file and the matcher: not in __init__, since of what that raises Ray makes the actor's death.
+        """Open the matcher: not in __init__, since of what that raises Ray makes the actor's death.
 
         Raises what `cluster.matchers.opened` raises.
         """
@@ -42,7 +43,6 @@ class RewardWorker(NamedActor):
         tokenizer = AutoTokenizer.from_pretrained(self._model_dir, trust_remote_code=False).backend_tokenizer
         matches = self._open.enter_context(opened(recipe.rewards, recipe.reward_service))
         self._scorer = GroupScorer(tokenizer, recipe.response, recipe.rewards, matches)
-        self._writer = self._open.enter_context(RolloutWriter(self._file))
 
     def score(self, encoded: bytes, prompt: Prompt) -> tuple[GroupRecord, bytes]:
         """The record of the scored group, and the group encoded.
@@ -55,7 +55,7 @@ class RewardWorker(NamedActor):
         scored = encode_group(group)
         with self._writing:
             try:
-                self._writer.append_encoded(scored)
+                self._write(scored)
             except OSError as error:
                 logger.error("GROUP %d IS NOT WRITTEN to %s: %s", group.group_id, self._file, error)
                 return replace(record_of(group), written=False), scored
@@ -64,6 +64,12 @@ class RewardWorker(NamedActor):
     def close(self) -> None:
         """Close the rollout file, and end the matcher's process or connections."""
         self._open.close()
+
+    def _write(self, scored: bytes) -> None:
+        """Raises OSError."""
+        if self._writer is None:  # not before there is a group to lose: a full disk does not take the header either
+            self._writer = self._open.enter_context(RolloutWriter(self._file))
+        self._writer.append_encoded(scored)
 
 
 RewardActor = ray.remote(RewardWorker)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -14,22 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.stage_settings import Settings, changes
 from configs.schema import Recipe
 
 logger = logging.getLogger(__name__)
 
-# Settings that change nothing in what a stage ends with.
-_CHECKPOINTS = {"checkpoint_every_steps", "checkpoints_kept"}
-_PACE = {*_CHECKPOINTS, "eval_every_steps", "log_every_steps"}
-_NO_MATTER = {
-    "data": {"evaluation", "errors_shown"},
-    "stage1": _PACE,
-    "stage2": _PACE,
-    "learner": {"cores", "ranks", "cpus_per_rank", "threads_per_rank"},
-    "rl": {*_CHECKPOINTS, "seconds_per_wait"},
-}
 _DONE = "{}-done.json"
-_SETTINGS = "settings.json"  # names what the stage's training depends on
+_SETTINGS = "settings.json"  # what the stage's training depends on, and its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +64,17 @@ class StageFolder:
         """Predictions and metrics on an evaluation file."""
         return self.path / "evaluation" / name
 
-    def claim(self, digest: str, rows: str | None = None) -> None:
-        """Take the folder for training from these settings and rows; what others left in it is set aside, whole."""
+    def claim(self, digest: str, rows: str | None = None, settings: Settings | None = None) -> None:
+        """Take the folder for training from settings and rows of these names; what others left is set aside, whole.
+
+        The `settings` themselves, where they are given, tell the next one what differs.
+        """
         mark = self.path / _SETTINGS
         if self.path.exists() and not _names(mark, digest, rows):
-            logger.warning("%s comes from other %s", self.path, "data" if _names(mark, digest) else "settings")
+            logger.warning("%s comes from other %s", self.path, _what_differs(mark, digest, settings or {}))
             self.set_aside()
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_mark(mark, digest, rows)
+        _write_mark(mark, digest, rows, settings)
 
     def start_anew(self, *, force: bool) -> None:
         """Set aside what there is. Raises ValueError, without `force`, where that is a model or a checkpoint."""
@@ -129,10 +122,19 @@ def _names(mark: Path, digest: str, rows: str | None = None) -> bool:
     return bool(written["digest"] == digest and (rows is None or written.get("rows") in (None, rows)))
 
 
-def _write_mark(mark: Path, digest: str, rows: str | None) -> None:
+def _write_mark(mark: Path, digest: str, rows: str | None, settings: Settings | None = None) -> None:
     aside = mark.with_name(f".{mark.name}")
-    aside.write_text(json.dumps({"digest": digest, "rows": rows}), encoding="utf-8")
+    known = {"digest": digest, "rows": rows} | ({} if settings is None else {"settings": settings})
+    aside.write_text(json.dumps(known), encoding="utf-8")
     aside.rename(mark)
+
+
+def _what_differs(mark: Path, digest: str, settings: Settings) -> str:
+    """From those that a mark names: data, or which settings, where it knows."""
+    if _names(mark, digest):
+        return "data"
+    before = json.loads(mark.read_text(encoding="utf-8")).get("settings") if mark.exists() else None
+    return f"settings: {', '.join(changes(before, settings))}" if before else "settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +161,6 @@ class RunFolder:
     def stage(self, number: int) -> StageFolder:
         """The folder of stage 1, 2 or 3."""
         return StageFolder(self.path / f"stage{number}")
-
-
-def digest(recipe: Recipe, sections: tuple[str, ...], *before: str) -> str:
-    """Names what a stage depends on: sections of the recipe, and the digests of what came before it."""
-    dumped = recipe.model_dump(mode="json", exclude=_NO_MATTER)
-    text = json.dumps([{name: dumped[name] for name in sections}, *before], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager

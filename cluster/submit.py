@@ -14,6 +14,7 @@ from ray.job_submission import JobDetails, JobStatus
 
 from cluster.digests import STAGES, is_finished
 from cluster.job_client import JobClient, how_to_watch
+from cluster.ray_job import STOP_WAIT, seconds_to_stop
 from cluster.run_folder import RunFolder
 from cluster.stopped import Stopped
 from configs.schema import Recipe
@@ -65,11 +66,7 @@ class Request:
                 **(environment or {}),
                 "working_dir": str(here),
                 "excludes": [f"/{output.relative_to(here)}"] if output.is_relative_to(here) else [],
-                # One wait for the step that is under way, one for what has to be closed; Ray's own limit is 3 s.
-                "env_vars": {
-                    "RAY_JOB_STOP_WAIT_TIME_S": str(int(2 * recipe.rl.seconds_per_wait)),
-                    **_variables(environment or {}),
-                },
+                "env_vars": {STOP_WAIT: str(seconds_to_stop(recipe)), **_variables(environment or {})},
             },
         )
 

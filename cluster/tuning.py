@@ -54,7 +54,7 @@ def run_tuning(base: Recipe, trials: Sequence[Trial], *, stopping: bool, at_once
     refuse_without_start(base, 3)
     if not base.data.evaluation:
         raise ValueError("data.evaluation names no file, and trials are compared by their evaluation: name one")
-    for loss in losses_ahead(start.path):
+    for loss in losses_ahead(start.path, base):
         logger.warning(loss)
     with working_in(folder) as book:
         with stopped_before_it_began():

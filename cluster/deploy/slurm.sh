@@ -16,7 +16,7 @@
 #SBATCH --cpus-per-task=64
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@1200
+#SBATCH --signal=B:TERM@1500
 
 set -euo pipefail
 if (($# == 0)); then
@@ -27,7 +27,7 @@ fi
 # CHANGE: how `caliber` and `ray` come into the PATH
 if [[ -d .venv ]]; then export PATH="$PWD/.venv/bin:$PATH"; fi
 
-seconds_to_stop=900 # CHANGE: a step and a checkpoint; less than --signal's
+seconds_to_stop=1200 # CHANGE: see docs/jobs.md, "Stop, and go on"; less than --signal's
 port=${RAY_PORT:-6379}
 dashboard_port=${RAY_DASHBOARD_PORT:-8265}
 

@@ -21,13 +21,14 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
+from cluster.ray_job import STOP_WAIT, seconds_to_stop
 from configs.derive import derive
 from configs.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "cluster" / "deploy"
 KUBERNETES = "1.34"
-STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+SECONDS_TO_STOP = seconds_to_stop(load_recipe(ROOT / "configs" / "emocaliber" / "4nodes.yaml"))
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "RAY_AUTH_TOKEN")
 
 Document = dict[str, Any]
@@ -147,7 +148,7 @@ def test_the_standing_cluster_s_dashboard_is_on_loopback_and_its_jobs_have_time_
     (container,) = head["template"]["spec"]["containers"]
 
     assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
-    assert int({entry["name"]: entry["value"] for entry in container["env"]}[STOP_WAIT]) >= 600
+    assert int({entry["name"]: entry["value"] for entry in container["env"]}[STOP_WAIT]) >= SECONDS_TO_STOP
 
 
 def test_the_job_s_cluster_is_the_standing_one_but_for_who_reaches_the_dashboard() -> None:
@@ -157,7 +158,7 @@ def test_the_job_s_cluster_is_the_standing_one_but_for_who_reaches_the_dashboard
 
     assert own == standing
     assert hosts == ["127.0.0.1", "0.0.0.0"]
-    assert int(yaml.safe_load(read("rayjob.yaml")["spec"]["runtimeEnvYAML"])["env_vars"][STOP_WAIT]) >= 600
+    assert int(yaml.safe_load(read("rayjob.yaml")["spec"]["runtimeEnvYAML"])["env_vars"][STOP_WAIT]) >= SECONDS_TO_STOP
 
 
 def test_the_policy_lets_nobody_in_but_the_pods_themselves_and_the_operator() -> None:
@@ -186,7 +187,7 @@ def test_the_launcher_starts_ray_with_a_token_a_dashboard_on_loopback_and_time_t
     worker_variables, worker = started(config["worker_start_ray_commands"])
 
     assert variables["RAY_AUTH_MODE"] == worker_variables["RAY_AUTH_MODE"] == "token"
-    assert int(variables[STOP_WAIT]) >= 600
+    assert int(variables[STOP_WAIT]) >= SECONDS_TO_STOP
     assert (head.params["head"], head.params["dashboard_host"]) == (True, "127.0.0.1")
     assert worker.params["address"] == "$RAY_HEAD_IP:6379"
     assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}

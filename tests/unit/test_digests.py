@@ -43,6 +43,7 @@ def evaluated_on(**files: str) -> Recipe:
         ("seeding.rows_per_prompt=7", [True, False, False]),
         ("rl.steps=7", [True, True, False]),
         ("rl.checkpoint_every_steps=7", [True, True, True]),
+        ("learner.tokens_per_micro_batch=512", [True, True, True]),
     ],
 )
 def test_a_stage_depends_on_its_own_settings_and_on_the_stages_before_it(override: str, alike: list[bool]) -> None:

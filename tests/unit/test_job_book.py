@@ -14,6 +14,7 @@ from cluster.job_book import TRAINING, entries, in_use, last_entry, working_in
 from cluster.ray_job import losses_ahead
 from cluster.stages import connect
 from cluster.stopped import Stopped
+from configs.load import load_recipe
 
 
 def doing(folder: Path) -> list[tuple[str, int | None]]:
@@ -100,20 +101,39 @@ def test_a_ray_job_is_named_by_its_id(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "emoji-1 (process" in str(last)
 
 
+DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+SHARED = Path("/shared/outputs")
 COPY = Path("/tmp/ray/session/runtime_resources/working_dir_files/_ray_pkg_1/outputs")
 
 
 def test_a_ray_job_is_told_what_it_would_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(DEMO, ["rl.seconds_per_wait=600"])
     monkeypatch.delenv("RAY_JOB_STOP_WAIT_TIME_S", raising=False)
-    assert list(losses_ahead(COPY)) == []
+    assert list(losses_ahead(COPY, recipe)) == []
 
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "emoji-1"}}))
-    copy, seconds = losses_ahead(COPY)
+    copy, seconds = losses_ahead(COPY, recipe)
     assert "Ray removes" in copy and "output=/a/folder" in copy
-    assert "3 s" in seconds and "RAY_JOB_STOP_WAIT_TIME_S" in seconds
+    assert "gives this job 3 s" in seconds and '"RAY_JOB_STOP_WAIT_TIME_S": "1200"' in seconds
 
     monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "1200")
-    assert list(losses_ahead(Path("/shared/outputs"))) == []
+    assert list(losses_ahead(SHARED, recipe)) == []
+
+
+def test_a_ray_job_is_told_where_it_has_too_little_time_for_its_waits_and_its_mirror(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "emoji-1"}}))
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "1200")
+    patient = load_recipe(DEMO, ["rl.seconds_per_wait=600.2"])
+    mirrored = load_recipe(DEMO, ["mirror.address=s3://bucket/run", "mirror.seconds_for_last_copy=100"])
+
+    (waits,), (copy,) = losses_ahead(SHARED, patient), losses_ahead(SHARED, mirrored)
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "1301")
+
+    assert "gives this job 1200 s, and its last step and checkpoint may take 1201 s" in waits
+    assert "last step and checkpoint, and its last copy to the mirror may take 1300 s" in copy
+    assert list(losses_ahead(SHARED, patient)) == list(losses_ahead(SHARED, mirrored)) == []
 
 
 def test_a_line_that_a_full_disk_cut_off_costs_itself_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

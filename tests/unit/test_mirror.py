@@ -20,6 +20,7 @@ from cluster.mirror import Mirror, MirrorError, mirrored
 from configs.derive import problems
 from configs.load import load_recipe
 from configs.schema import Mirror as Settings
+from tests.unit.full_disk import files_of_at_most
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
 RUN = {
@@ -152,6 +153,105 @@ def test_a_folder_that_is_there_stays_as_it_is_and_one_without_a_mirror_is_not_m
 
     assert (run / "stage3/log.jsonl").read_text() == "newer"
     assert not run.with_name("other").exists()
+
+
+def test_a_folder_is_refused_where_the_mirror_has_what_it_never_sent_and_both_are_left_as_they_are(
+    run: Path, address: str
+) -> None:
+    Mirror(run, address).send(whole=True)
+    other = run.with_name("other")
+    write(other / "recipe.yaml", "name: run")  # of a job that was begun without the address
+
+    with pytest.raises(MirrorError, match=f"{other} is here, and {address} has 5 files .*recipe.yaml.* move {other} "):
+        Mirror(other, address).fetch()
+
+    assert here(other) == {"recipe.yaml": "name: run"}
+    assert there(address) == RUN
+
+
+def test_an_older_folder_is_refused_where_another_one_has_gone_on(run: Path, address: str) -> None:
+    Mirror(run, address).send(whole=True)
+    newer = run.with_name("newer")
+    mirror = Mirror(newer, address)
+    mirror.fetch()
+    shutil.rmtree(newer / "stage3" / "checkpoints" / "step-000010")
+    write(newer / "stage3/checkpoints/step-000020/shard.pt", "twenty")
+    Mirror(newer, address).send(whole=True)
+
+    with pytest.raises(MirrorError, match=r"has 1 files that did not come from it, stage3/checkpoints/step-000020/"):
+        Mirror(run, address).fetch()
+
+    assert there(address) == here(newer)
+
+
+def test_what_others_have_put_there_is_not_removed(run: Path, address: str) -> None:
+    others = "stage3/checkpoints/step-000020/shard.pt", "stage2/training-done.json"
+    storage, root = fsspec.url_to_fs(address)
+    for name in others:
+        storage.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+        storage.pipe_file(f"{root}/{name}", b"others")
+    Mirror(run, address).send(whole=True)
+    shutil.rmtree(run / "stage3" / "checkpoints")
+
+    Mirror(run, address).send(whole=True)
+
+    assert there(address) == here(run) | dict.fromkeys(others, "others")
+
+
+def test_what_a_trial_of_the_run_has_put_there_and_what_a_storage_keeps_for_itself_refuses_nobody(
+    run: Path, address: str
+) -> None:
+    trial = run.with_name("trial")
+    write(trial / "recipe.yaml", "name: trial")
+    Mirror(trial, f"{address}/tune/seed-1").send(whole=True)
+    storage, root = fsspec.url_to_fs(address)
+    storage.pipe_file(f"{root}/.nfs0001", b"")
+
+    Mirror(run, address).fetch()
+
+
+def test_a_copy_whose_process_is_killed_is_known_to_be_the_folders(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, put_file, next_jobs = f"file://{tmp_path}/away", LocalFileSystem.put_file, []
+
+    def looked_at(self: object, *given: object, **more: object) -> None:
+        put_file(self, *given, **more)  # type: ignore[arg-type]
+        Mirror(run, address).fetch()  # as after a kill at this place
+        next_jobs.append(given)
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", looked_at)
+    Mirror(run, address).send(whole=True)
+
+    assert len(next_jobs) == len(RUN)
+
+
+def test_a_record_that_the_disk_takes_a_part_of_leaves_the_one_before_it(run: Path, tmp_path: Path) -> None:
+    mirror = Mirror(run, f"file://{tmp_path}/away")
+    mirror.send(whole=True)
+    write(run / "stage3/log.jsonl", "{}\n{}\n")
+
+    with files_of_at_most(20), pytest.raises(MirrorError, match=r"mirrored\.json cannot be written"):
+        mirror.send(whole=True)
+
+    Mirror(run, f"file://{tmp_path}/away").fetch()
+    assert (run / "stage3/log.jsonl").read_text() == "{}\n{}\n"
+
+
+def test_a_mirror_that_cannot_be_reached_stops_only_a_folder_that_never_was_copied_there(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, unknown = f"file://{tmp_path}/away", f"file://{tmp_path}/elsewhere"
+    Mirror(run, known).send(whole=True)
+
+    def cut(*_: object, **__: object) -> None:
+        raise ConnectionError("the line is cut")
+
+    monkeypatch.setattr(LocalFileSystem, "find", cut)
+    Mirror(run, known).fetch()
+    assert f"NOT COMPARED with {run}, which is gone on from: {known} cannot be looked into" in caplog.text
+    with pytest.raises(MirrorError, match="the line is cut"):
+        Mirror(run, unknown).fetch()
 
 
 def test_a_mirror_whose_files_lead_elsewhere_is_not_fetched(run: Path) -> None:
@@ -334,3 +434,17 @@ def test_a_job_on_a_machine_that_has_nothing_begins_with_what_the_mirror_has(
 
     assert json.loads((run / "stage3/training-done.json").read_text()) == {}
     assert "stage 3 starts from" in capsys.readouterr().err  # there was no model of stage 2
+
+
+def test_a_job_whose_folder_is_not_the_mirrors_is_refused_as_it_begins(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"file://{tmp_path}/away"
+    Mirror(run, address).send(whole=True)
+    (run / ".mirrored.json").unlink()
+
+    code = main(["rl", str(DEMO), f"output={run}", f"data.root={tmp_path}/data", f"mirror.address={address}"])
+
+    assert code == 2
+    assert f"{run} is here, and {address} has 5 files that did not come from it" in capsys.readouterr().err
+    assert there(address) == RUN

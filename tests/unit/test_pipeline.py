@@ -98,6 +98,27 @@ def test_a_stage_whose_rows_were_changed_is_done_again_and_what_was_there_is_kep
     ]  # fmt: skip
 
 
+def test_a_stage_whose_settings_were_changed_is_done_again_and_says_which_but_for_those_of_memory(
+    recipe: Recipe, tmp_path: Path, asked: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Stopped):
+        run_pipeline(recipe)
+    smaller = [f"output={tmp_path}/run", "learner.tokens_per_micro_batch=512"]
+
+    asked.clear()
+    with pytest.raises(Stopped):
+        run_pipeline(load_recipe(DEMO, smaller))
+    after_memory, warned = [*asked], [*caplog.messages]
+    asked.clear()
+    with pytest.raises(Stopped):
+        run_pipeline(load_recipe(DEMO, [*smaller, "rl.steps=7"]))
+
+    assert after_memory == ["evaluate 3"]
+    assert asked == ["train 3", "evaluate 3"]
+    assert not any("comes from other" in message for message in warned)
+    assert f"stage3 comes from other settings: rl.steps was {recipe.rl.steps}, is 7" in caplog.text
+
+
 @pytest.mark.parametrize("evaluated, done", [(False, ["train 1"]), (True, ["train 1", "evaluate 1"])])
 def test_a_stage_alone_is_evaluated_where_it_is_asked_for(
     recipe: Recipe, asked: list[str], evaluated: bool, done: list[str]

@@ -16,7 +16,7 @@ from configs.load import load_recipe
 from configs.schema import Recipe
 from rollout.codec import decode_group, encode_group
 from rollout.prompts import Prompt
-from rollout.rollout_file import read_rollouts
+from rollout.rollout_file import HEADER, RolloutWriter, read_rollouts
 from rollout.scorer_process import UnusableScorer
 from rollout.trajectory import Group
 from tests.unit.full_disk import files_of_at_most
@@ -85,6 +85,21 @@ def test_a_full_disk_costs_a_group_its_place_in_the_file_and_nothing_else(
     assert "GROUP 1 IS NOT WRITTEN" in caplog.text
 
 
+def test_a_worker_that_starts_on_a_full_disk_scores_and_writes_when_there_is_room(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = [encode_group(replace(group(saying("positive")), group_id=number)) for number in range(3)]
+
+    with files_of_at_most(len(HEADER) - 1):
+        worker = started(model, recipe_with(), tmp_path / "r")
+        records = [worker.score(groups[0], PROMPT)[0]]
+    records += [worker.score(one, PROMPT)[0] for one in groups[1:]]
+    worker.close()
+
+    assert [record.written for record in records] == [False, True, True]
+    assert [one.group_id for one in read_rollouts(tmp_path / "r")] == [1, 2]
+
+
 def test_a_file_that_a_killed_worker_left_with_half_a_group_is_gone_on_with(model: str, tmp_path: Path) -> None:
     encoded = [encode_group(replace(group(saying("positive")), group_id=number)) for number in range(3)]
     worker = started(model, recipe_with(), tmp_path / "r")
@@ -112,22 +127,22 @@ def test_groups_that_are_scored_at_once_are_written_one_after_the_other(
 ) -> None:
     worker = started(model, recipe_with(), tmp_path / "r")
     everyone, busy = threading.Barrier(8), threading.Lock()
-    score, append = worker._scorer.score, worker._writer.append_encoded
+    score, append = worker._scorer.score, RolloutWriter.append_encoded
 
     def together(group: Group, prompt: Prompt) -> Group:
         everyone.wait(60)
         return score(group, prompt)
 
-    def alone(encoded: bytes) -> None:
+    def alone(writer: RolloutWriter, encoded: bytes) -> None:
         assert busy.acquire(blocking=False), "another one is being written"
         try:
             time.sleep(0.01)
-            append(encoded)
+            append(writer, encoded)
         finally:
             busy.release()
 
     monkeypatch.setattr(worker._scorer, "score", together)
-    monkeypatch.setattr(worker._writer, "append_encoded", alone)
+    monkeypatch.setattr(RolloutWriter, "append_encoded", alone)
     groups = [replace(group(saying("positive")), group_id=number) for number in range(8)]
     with ThreadPoolExecutor(8) as threads:
         records = list(threads.map(lambda one: worker.score(encode_group(one), PROMPT)[0], groups))

@@ -4,16 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run_folder import StageFolder, digest, written_aside
-from configs.load import load_recipe
-from configs.schema import Recipe
-
-DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
-SECTIONS = ("data", "stage1", "rl")
-
-
-def demo(*overrides: str) -> Recipe:
-    return load_recipe(DEMO, overrides)
+from cluster.run_folder import StageFolder, written_aside
 
 
 def test_a_stage_that_was_interrupted_finds_its_files_again(tmp_path: Path) -> None:
@@ -36,6 +27,21 @@ def test_what_other_settings_left_is_set_aside_whole(tmp_path: Path, caplog: pyt
 
     assert found == {"stage1": "c", "stage1.1": "a", "stage1.2": "b"}
     assert "moved to" in caplog.text
+
+
+def test_it_is_told_which_settings_were_others_where_that_was_written_down(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = StageFolder(tmp_path / "stage1")
+    stage.claim("a")
+    stage.claim("b", settings={"stage1": {"steps": 5, "optimizer": {"learning_rate": 1.0}}})
+    stage.claim("c", settings={"stage1": {"steps": 7, "optimizer": {"learning_rate": 1.0}}})
+    stage.claim("c", "others")
+    stage.claim("c", "of", settings={"stage1": {"steps": 7}})
+
+    found = [record.getMessage().partition(" comes from other ")[2] for record in caplog.records[::2]]
+
+    assert found == ["settings", "settings: stage1.steps was 5, is 7", "data"]
 
 
 def test_a_folder_that_nobody_claimed_is_not_taken_over(tmp_path: Path) -> None:
@@ -86,34 +92,6 @@ def test_only_the_settings_that_ended_a_stage_find_it_finished(tmp_path: Path) -
     assert stage.finished("training", "a")
     assert not stage.finished("training", "b")
     assert not stage.finished("evaluation", "a")
-
-
-@pytest.mark.parametrize(
-    "override", ["stage1.steps=7", "data.emoji.sft_emoji=3", "rl.optimizer.learning_rate=1e-6", "rl.max_policy_lag=0"]
-)
-def test_a_setting_that_changes_the_model_changes_the_digest(override: str) -> None:
-    assert digest(demo(override), SECTIONS) != digest(demo(), SECTIONS)
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "stage1.log_every_steps=7",
-        "rl.seconds_per_wait=5",
-        "rl.checkpoint_every_steps=3",
-        "rl.checkpoints_kept=5",
-        "stage2.checkpoints_kept=5",
-        "learner.ranks=3",
-        "data.errors_shown=1",
-        "learner.cores=['1']",
-    ],
-)
-def test_a_setting_that_changes_only_the_pace_leaves_the_digest(override: str) -> None:
-    assert digest(demo(override), SECTIONS) == digest(demo(), SECTIONS)
-
-
-def test_a_digest_depends_on_what_came_before() -> None:
-    assert digest(demo(), SECTIONS, "a") != digest(demo(), SECTIONS, "b")
 
 
 def test_a_folder_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:

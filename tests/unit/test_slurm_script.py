@@ -103,7 +103,7 @@ def test_what_ray_is_called_with_are_options_of_it(run: Run, tmp_path: Path) -> 
     assert (head["head"], head["block"], head["dashboard_host"]) == (True, True, "127.0.0.1")
     assert (worker["head"], worker["block"], worker["address"]) == (False, True, "n1:6379")
     (job,) = (submit.make_context("submit", words).params for words in calls(tmp_path, "ray", "job", "submit"))
-    assert job["runtime_env_json"] == '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "900"}}'
+    assert job["runtime_env_json"] == '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "1200"}}'
     (stopped,) = (stop.make_context("stop", words).params for words in calls(tmp_path, "ray", "job", "stop"))
     assert stopped["job_id"] == job["submission_id"]
 

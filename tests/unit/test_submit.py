@@ -172,6 +172,14 @@ def test_a_job_has_time_for_a_checkpoint_and_is_not_sent_what_the_run_has_writte
     }
 
 
+def test_a_job_with_a_mirror_has_time_for_its_last_copy_too(here: Path) -> None:
+    mirrored = load_recipe(FILE, [*OVERRIDES, "mirror.address=s3://bucket/run", "mirror.seconds_for_last_copy=70.5"])
+
+    asked = Request.of(FILE, mirrored, 3, OVERRIDES, evaluated=False).runtime_env
+
+    assert asked["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "171"}
+
+
 def test_a_recipe_that_the_job_would_not_get_is_refused(here: Path) -> None:
     with pytest.raises(ValueError, match=r"demo\.yaml is not under .*, which is what the job gets: give the command"):
         Request.of(DEMO, recipe(), 1, OVERRIDES, evaluated=False)
