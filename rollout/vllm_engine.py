@@ -273,7 +273,10 @@ class VllmEngine:
 
 
 def _read(chat: ChatFormat, prompt: Prompt) -> tuple[Rendered, list[Image.Image]]:
-    return chat.render(prompt), chat.load_images(prompt)
+    try:
+        return chat.render(prompt), chat.load_images(prompt)
+    except OSError as error:  # which another attempt, or another node, may not meet
+        raise EngineError(f"prompt {prompt.prompt_id}: {error}") from error
 
 
 def _torch_only(weights: Weights) -> dict[str, torch.Tensor]:
