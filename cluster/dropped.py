@@ -15,11 +15,11 @@ Reasons = Mapping[type[Exception], DropReason]
 SAMPLING: Reasons = {
     ValueError: DropReason.UNANSWERABLE,
     EngineError: DropReason.GENERATION_FAILED,
-    ObjectLostError: DropReason.GENERATION_FAILED,
+    ObjectLostError: DropReason.LOST,
 }
 SCORING: Reasons = {
-    EngineError: DropReason.GENERATION_FAILED,
-    ObjectLostError: DropReason.GENERATION_FAILED,  # with the node that sampled the group, before it was scored
+    EngineError: DropReason.SCORING_FAILED,
+    ObjectLostError: DropReason.LOST,  # with the node that sampled the group, before it was scored
 }
 
 

@@ -104,6 +104,7 @@ class FakeRewards:
     pool: FakePool
     unscored: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()  # groups whose node ends before they are scored
+    failing: frozenset[int] = frozenset()  # groups that no reward worker survives
     counts: dict[str, float] = field(default_factory=lambda: {"reward_worker_restarts": 0.0})
     records: dict[int, GroupRecord] = field(default_factory=dict)
 
@@ -111,6 +112,8 @@ class FakeRewards:
         await asyncio.sleep(0.1)
         if group_id in self.lost:
             raise ObjectLostError(f"{group_id:x}", "owner", "site")
+        if group_id in self.failing:
+            raise EngineError(f"group {group_id}: 3 attempts failed")
         version = self.pool.started_under[group_id]
         parts = {"correctness": 1.0, "calibration": -0.25, "format": 1.0}
         good = SampleRecord("a", 0.5, None, 1.0, parts, 10, False, ((version, 10),), None, version, version)
@@ -406,8 +409,19 @@ def test_a_group_that_is_lost_with_its_node_before_it_is_scored_is_dropped_and_t
 
     virtual_time.run(run.controller.run())
 
-    assert [row[::2] for row in run.ledger["dropped"]] == [[2, "generation_failed"], [11, "generation_failed"]]
+    assert [row[::2] for row in run.ledger["dropped"]] == [[2, "lost"], [11, "lost"]]
     assert run.ledger["admitted"] == 30 * 4 + 2
+    assert run.ledger["outstanding"] == []
+
+
+def test_a_group_that_cannot_be_scored_is_dropped_for_that(tmp_path: Path) -> None:
+    run = trial(tmp_path)
+    run.controller._parts.rewards.failing = frozenset({2, 11})  # type: ignore[attr-defined]
+
+    virtual_time.run(run.controller.run())
+
+    assert [row[::2] for row in run.ledger["dropped"]] == [[2, "scoring_failed"], [11, "scoring_failed"]]
+    assert run.logged("dropped/scoring_failed")[-1] == 2
     assert run.ledger["outstanding"] == []
 
 
