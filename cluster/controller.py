@@ -32,18 +32,15 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import ray
-from ray.exceptions import ObjectLostError
-
 from cluster.broadcast_sender import Offer
 from cluster.dealing import deal
+from cluster.dropped import SAMPLING, SCORING, Dropped, dropped_for
 from cluster.gauges import Phase
-from cluster.groups import Batch, Groups
+from cluster.groups import Batch, Groups, Scored
 from cluster.job_checkpoints import JobCheckpoints
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.pool import RolloutPool
-from cluster.records import GroupRecord
 from cluster.rewarding import RewardService
 from cluster.run_log import RunLog
 from cluster.step_log import StepLog
@@ -51,8 +48,9 @@ from cluster.visits import Visits
 from cluster.waiting import WaitedTooLong
 from cluster.weight_update import WeightUpdate
 from configs.schema import Recipe, RewardWeights
+from learner.ledger import DropReason
 from learner.rl import RlReport
-from rollout.engine import EngineError, SamplingSettings
+from rollout.engine import SamplingSettings
 from rollout.worker import Visit
 
 logger = logging.getLogger(__name__)
@@ -86,7 +84,7 @@ class Controller:
         self._version = 0
         self._confirmed = 0  # newest version that every worker holds
         self._changed = asyncio.Condition()
-        self._ended: asyncio.Queue[tuple[Visit, GroupRecord | None, ray.ObjectRef | None]] = asyncio.Queue()
+        self._ended: asyncio.Queue[tuple[Visit, Scored | DropReason]] = asyncio.Queue()
         self._stopping = False
         self._wake: asyncio.Task[None] | None = None
 
@@ -125,28 +123,30 @@ class Controller:
                 self._visits[visit.group_id] = visits.create_task(self._visit(visit))
 
     async def _visit(self, visit: Visit) -> None:
-        record, group = None, None
-
         def begins() -> None:  # once a worker has room: newer weights may have come meanwhile
             self._groups.started(visit.group_id, self._confirmed)
             clock.enter_context(self._log.clocks.visit())
 
+        ended: Scored | DropReason
         try:
-            with ExitStack() as clock:
+            with dropped_for(SAMPLING), ExitStack() as clock:
                 sampled = await self._parts.pool.generate(visit, self._sampling, begins)
-            record, group = await self._parts.rewards.score(sampled, visit)
-        except (EngineError, ObjectLostError) as error:  # lost: with the node that sampled it, before it was scored
-            logger.error("group %d of prompt %s is dropped: %s", visit.group_id, visit.prompt.prompt_id, error)
-        await self._ended.put((visit, record, group))
+            with dropped_for(SCORING):
+                ended = await self._parts.rewards.score(sampled, visit)
+        except Dropped as dropped:
+            logger.error("group %d of prompt %s is dropped, %s", visit.group_id, visit.prompt.prompt_id, dropped)
+            ended = dropped.reason
+        await self._ended.put((visit, ended))
 
     async def _collect(self) -> None:
         while True:
-            visit, record, group = await self._ended.get()
+            visit, ended = await self._ended.get()
             if self._visits.pop(visit.group_id, None) is None:
                 continue  # given up while its result was on the way here
-            if record is None or group is None:
-                self._groups.failed(visit.group_id, self._version)
+            if isinstance(ended, DropReason):
+                self._groups.failed(visit.group_id, self._version, ended)
             else:
+                record, group = ended
                 self._groups.complete(record, group)
                 self._log.clocks.rolled(record.response_tokens)
             await self._notify()

@@ -18,6 +18,7 @@ from learner.gate import AdmissionGate
 from learner.ledger import DropReason, Ledger
 
 Batch = list[Entry[ray.ObjectRef]]
+Scored = tuple[GroupRecord, ray.ObjectRef]  # what is kept here of a complete group, and where it lies
 
 
 class Groups:
@@ -50,11 +51,11 @@ class Groups:
         self._buffer.started(group_id, confirmed)
         self._selection.started(group_id, confirmed)
 
-    def failed(self, group_id: int, version: int) -> None:
+    def failed(self, group_id: int, version: int, reason: DropReason) -> None:
         """It could not be sampled or scored."""
         self._buffer.abandoned(group_id)
         self._selection.gave_up(group_id, version)
-        self._drop(group_id, DropReason.GENERATION_FAILED)
+        self._drop(group_id, reason)
 
     def complete(self, record: GroupRecord, group: ray.ObjectRef) -> None:
         """It is sampled and scored."""
@@ -98,6 +99,8 @@ class Groups:
         told = f"{len(self._buffer.running)} groups in generation or scoring, {len(self._buffer.held)} complete"
         if awaited := sorted(self._buffer.awaited(version)):
             told += f"; a full batch waits for groups {awaited}, which the step would make too old (rl.stale_groups)"
+        if drops := self._ledger.drop_counts():
+            told += f"; dropped so far: {', '.join(f'{number} {reason}' for reason, number in drops.items())}"
         return told
 
     def metrics(self, version: int, weights: RewardWeights, rewards: Rewards) -> dict[str, float | None]:
@@ -119,9 +122,7 @@ class Groups:
         """The complete groups that a state is to be kept with."""
         return [entry.payload for entry in self._buffer.held]
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], complete: Iterable[tuple[GroupRecord, ray.ObjectRef]]
-    ) -> Sequence[int]:
+    def load_state_dict(self, state: Mapping[str, Any], complete: Iterable[Scored]) -> Sequence[int]:
         """Go on from there with the groups that were complete; returns the other outstanding ones.
 
         Those are to be sampled again, and `open` gives them out first. Raises ValueError for a complete group that is

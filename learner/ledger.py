@@ -15,10 +15,10 @@ class DropReason(StrEnum):
 
     STALE = "stale"  # complete, and its oldest token is older than the policy lag allows
     TOO_SLOW = "too_slow"  # it would be too old before it is complete (rl.stale_groups: drop)
+    UNANSWERABLE = "unanswerable"  # no engine can answer its prompt: a picture cannot be read, or it is too long
     GENERATION_FAILED = "generation_failed"  # no engine finished it, reissues included
-    SCORING_FAILED = "scoring_failed"  # too few of its responses have a score
-    NO_REWARD_VARIANCE = "no_reward_variance"  # its total rewards are all alike
-    RUN_ENDED = "run_ended"  # the run was over before its turn
+    SCORING_FAILED = "scoring_failed"  # no reward worker finished it, or too few of its responses have a score
+    LOST = "lost"  # sampled, and lost with its node before it was scored
 
 
 class Drop(NamedTuple):

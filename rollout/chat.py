@@ -153,11 +153,11 @@ class ChatFormat:
         return Rendered(ids, text)
 
     def load_images(self, prompt: Prompt) -> list[Image.Image]:
-        """The prompt's pictures, in order."""
+        """The prompt's pictures, in order. Raises what `load_image` raises."""
         return [load_image(path, self._limits.decoded_pixels) for path in prompt.images]
 
     def expand(self, prompt: Prompt) -> Expanded:
-        """Ids and pixel values for the learner. Raises ValueError as `render` does."""
+        """Ids and pixel values for the learner. Raises what `render` and `load_images` raise."""
         rendered = self.render(prompt)
         if not prompt.images:
             return Expanded(np.array(rendered.token_ids, dtype=np.int32), None, None)

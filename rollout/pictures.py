@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 
 from PIL import Image, ImageOps
 
 from rollout.picture_check import FORMATS
 
+# Storage that is away for a moment, or a process short of files or memory: elsewhere, or later, the picture is there.
+_PASSING = frozenset(
+    (errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT)
+)
+
 
 def load_image(path: str, max_pixels: int) -> Image.Image:
     """Read a picture as RGB, upright, on white where it is transparent.
 
-    Raises ValueError, naming the file, for what cannot be read and for more than `max_pixels`.
+    Raises ValueError, naming the file, for what cannot be read and for more than `max_pixels`; OSError, naming it too,
+    where another attempt may read it.
     """
     try:
         with warnings.catch_warnings():
@@ -24,6 +31,8 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
         raise ValueError(f"{path}: {error}") from error
     # Pillow raises these for broken files, SyntaxError for broken chunks of a PNG.
     except (OSError, EOFError, OverflowError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise OSError(error.errno, error.strerror, path) from error
         raise ValueError(f"{path}: the picture cannot be read ({error})") from error
 
 

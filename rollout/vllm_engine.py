@@ -98,6 +98,7 @@ class VllmEngine:
         With `adapters` these weights stay, and updates bring adapters of that kind, named as in peft's files.
         Takes seconds to minutes, during which the event loop stands still. The engine runs in a
         process started by `spawn`: a script that calls this needs an `if __name__ == "__main__"` guard.
+        Raises EngineDied where that process ends as it starts, ValueError for settings that vLLM refuses before.
         """
         chat = ChatFormat(model_dir, limits)
         logging.getLogger("vllm").setLevel(logging.ERROR)
@@ -105,15 +106,16 @@ class VllmEngine:
         arguments = engine_arguments(model_dir, settings, chat, seed, adapters)
         arguments.served_model_name = exported_as
         told = [*([stats_for(meter)] if watched else []), *([stats_for_ray()] if exported_as is not None else [])]
-        with engine_environment(settings):
-            llm = AsyncLLM.from_engine_args(arguments, stat_loggers=told)
-        await _while_it_lives(llm, llm.collective_rpc("end_with", args=(os.getpid(),)))
-        if adapters is not None:
-            await _while_it_lives(llm, llm.collective_rpc("begin_without_adapters", args=(version, adapters.rank)))
-        await llm.update_weight_version(str(version))
-        await llm.get_supported_tasks()  # remembered: no request waits for it between its salt and its sending
-        engine = cls(llm, chat, settings.tokens_per_sequence, version, meter, adapters)
-        await engine._warm_up()
+        with _dead_where_it_fails():
+            with engine_environment(settings):
+                llm = AsyncLLM.from_engine_args(arguments, stat_loggers=told)
+            await _while_it_lives(llm, llm.collective_rpc("end_with", args=(os.getpid(),)))
+            if adapters is not None:
+                await _while_it_lives(llm, llm.collective_rpc("begin_without_adapters", args=(version, adapters.rank)))
+            await llm.update_weight_version(str(version))
+            await llm.get_supported_tasks()  # remembered: no request waits for it between its salt and its sending
+            engine = cls(llm, chat, settings.tokens_per_sequence, version, meter, adapters)
+            await engine._warm_up()
         return engine
 
     async def generate(self, prompt: Prompt, sampling: SamplingSettings) -> EngineOutput:
@@ -268,7 +270,10 @@ class VllmEngine:
 
 
 def _read(chat: ChatFormat, prompt: Prompt) -> tuple[Rendered, list[Image.Image]]:
-    return chat.render(prompt), chat.load_images(prompt)
+    try:
+        return chat.render(prompt), chat.load_images(prompt)
+    except OSError as error:  # which another attempt, or another node, may not meet
+        raise EngineError(f"prompt {prompt.prompt_id}: {error}") from error
 
 
 def _torch_only(weights: Weights) -> dict[str, torch.Tensor]:
@@ -276,6 +281,15 @@ def _torch_only(weights: Weights) -> dict[str, torch.Tensor]:
     if others := weights.keys() - tensors.keys():
         raise TypeError(f"vLLM takes weights as torch tensors, got others for {sorted(others)[:5]}")
     return tensors
+
+
+@contextmanager
+def _dead_where_it_fails() -> Iterator[None]:
+    """A start's failures that another attempt may mend, as EngineDied: the process has ended, or is not up in time."""
+    try:
+        yield
+    except (RuntimeError, TimeoutError, VLLMServerError) as error:
+        raise EngineDied(f"{_DEAD}: {error}") from error
 
 
 async def _while_it_lives(llm: AsyncLLM, work: Coroutine[None, None, _T]) -> _T:

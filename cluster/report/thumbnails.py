@@ -44,7 +44,7 @@ class Thumbnails:
 def _uri(path: str, pixels: int) -> str | None:
     try:
         picture = load_image(path, pixels)
-    except ValueError:
+    except (OSError, ValueError):
         return None
     picture.thumbnail((SIDE, SIDE))
     page = io.BytesIO()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -346,6 +347,24 @@ def test_an_engine_whose_process_is_killed_as_it_loads_weights_is_dead_at_once(r
             await asyncio.wait_for(loading, 60)
 
     run(kill_while_it_loads())
+
+
+def test_an_engine_whose_process_is_killed_as_it_starts_is_dead(run: Run, tiny_model: Path) -> None:
+    others, over = engine_processes(), threading.Event()
+
+    def kill_the_new_one() -> None:
+        while not over.wait(0.05):
+            for process in engine_processes() - others:
+                process.kill()
+
+    killer = threading.Thread(target=kill_the_new_one)  # the start holds the event loop
+    killer.start()
+    try:
+        with pytest.raises(EngineDied, match="Engine core initialization failed"):
+            run(VllmEngine.start(str(tiny_model), SETTINGS, LIMITS))
+    finally:
+        over.set()
+        killer.join()
 
 
 def engine_processes() -> set[psutil.Process]:

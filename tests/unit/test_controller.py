@@ -7,6 +7,7 @@ import errno
 import json
 import pickle
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -58,6 +59,7 @@ class FakePool:
     most_in_flight: int = 0
     cancelled: dict[int, int] = field(default_factory=dict)  # newest version at the time, by group
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(10**9))
+    unanswerable: frozenset[str] = frozenset()  # ids of prompts
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -84,6 +86,8 @@ class FakePool:
             raise
         finally:
             self.in_flight -= 1
+        if visit.prompt.prompt_id in self.unanswerable:
+            raise ValueError("1.jpg: the picture cannot be read (image file is truncated)")
         if self.chance.random() < self.failing:
             raise EngineError(f"group {visit.group_id} failed")
         return visit.group_id
@@ -100,6 +104,7 @@ class FakeRewards:
     pool: FakePool
     unscored: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()  # groups whose node ends before they are scored
+    failing: frozenset[int] = frozenset()  # groups that no reward worker survives
     counts: dict[str, float] = field(default_factory=lambda: {"reward_worker_restarts": 0.0})
     records: dict[int, GroupRecord] = field(default_factory=dict)
 
@@ -107,6 +112,8 @@ class FakeRewards:
         await asyncio.sleep(0.1)
         if group_id in self.lost:
             raise ObjectLostError(f"{group_id:x}", "owner", "site")
+        if group_id in self.failing:
+            raise EngineError(f"group {group_id}: 3 attempts failed")
         version = self.pool.started_under[group_id]
         parts = {"correctness": 1.0, "calibration": -0.25, "format": 1.0}
         good = SampleRecord("a", 0.5, None, 1.0, parts, 10, False, ((version, 10),), None, version, version)
@@ -402,9 +409,65 @@ def test_a_group_that_is_lost_with_its_node_before_it_is_scored_is_dropped_and_t
 
     virtual_time.run(run.controller.run())
 
-    assert [row[::2] for row in run.ledger["dropped"]] == [[2, "generation_failed"], [11, "generation_failed"]]
+    assert [row[::2] for row in run.ledger["dropped"]] == [[2, "lost"], [11, "lost"]]
     assert run.ledger["admitted"] == 30 * 4 + 2
     assert run.ledger["outstanding"] == []
+
+
+def test_a_group_that_cannot_be_scored_is_dropped_for_that(tmp_path: Path) -> None:
+    run = trial(tmp_path)
+    run.controller._parts.rewards.failing = frozenset({2, 11})  # type: ignore[attr-defined]
+
+    virtual_time.run(run.controller.run())
+
+    assert [row[::2] for row in run.ledger["dropped"]] == [[2, "scoring_failed"], [11, "scoring_failed"]]
+    assert run.logged("dropped/scoring_failed")[-1] == 2
+    assert run.ledger["outstanding"] == []
+
+
+def test_a_prompt_that_cannot_be_answered_costs_its_groups_and_the_log_names_it_and_the_cause(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = trial(tmp_path)
+    run.pool.unanswerable = frozenset({"p3"})
+
+    steps = virtual_time.run(run.controller.run())
+
+    dropped = run.ledger["dropped"]
+    trained = {group for batch in run.learners.trained for group in batch}
+    assert steps == 30
+    assert len(dropped) > 10  # at each visit
+    assert {tuple(row[1:]) for row in dropped} == {("p3", "unanswerable")}
+    assert trained | {row[0] for row in dropped} == set(range(run.ledger["admitted"]))
+    assert run.ledger["outstanding"] == []
+    assert run.logged("dropped/unanswerable")[-1] == len(dropped)
+    group = dropped[0][0]
+    told = f"group {group} of prompt p3 is dropped, unanswerable: 1.jpg: the picture cannot be read (image file is"
+    assert sum(record.getMessage().startswith(told) for record in caplog.records) == 1
+
+
+def test_a_run_in_which_no_prompt_can_be_answered_ends_and_says_so(tmp_path: Path) -> None:
+    run = trial(tmp_path)
+    run.pool.unanswerable = frozenset(prompt.prompt_id for prompt in PROMPTS)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        virtual_time.run(run.controller.run())
+
+    assert re.search(r"no batch of 4 in 600 s: .*; dropped so far: \d+ unanswerable\.", str(raised.value.exceptions[0]))
+
+
+def test_a_value_error_of_scoring_is_no_prompts_and_ends_the_run(tmp_path: Path) -> None:
+    run = trial(tmp_path)
+
+    async def score(*_: object) -> None:
+        raise ValueError("the reward worker has another recipe")
+
+    run.controller._parts.rewards.score = score  # type: ignore[method-assign,assignment]
+
+    with pytest.raises(ExceptionGroup) as raised:
+        virtual_time.run(run.controller.run())
+
+    assert raised.group_contains(ValueError, match="another recipe")
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_totals_of_one_that_was_not(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import time
 from collections.abc import AsyncIterator
@@ -186,6 +187,24 @@ def test_an_engine_that_dies_between_two_attempts_is_not_asked_a_third_time(chat
         generate(llm, chat, prompt)
 
     assert len(llm.ids) == 2
+
+
+def test_a_picture_that_is_not_there_for_the_moment_may_be_read_elsewhere_and_a_broken_one_nowhere(
+    chat: ChatFormat, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ChatFormat, "load_images", stale)
+        with pytest.raises(EngineError, match=r"prompt p7: .*Stale file handle") as raised:
+            generate(FakeLlm(["stop"]), chat, prompt)
+    assert not isinstance(raised.value, EngineDied)
+
+    (path,) = map(Path, prompt.images)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"1\.png: the picture cannot be read"):
+        generate(FakeLlm(["stop"]), chat, prompt)
 
 
 def test_the_time_of_a_response_counts_from_its_first_attempt(chat: ChatFormat, prompt: Prompt) -> None:

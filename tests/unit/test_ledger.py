@@ -106,6 +106,15 @@ def test_every_group_is_counted_once_and_the_state_survives_json(moves: list[str
         assert one.drop_counts() == Counter(drop.reason for drop in one.drops().values())
 
 
+@pytest.mark.parametrize("reason", ["stale", "too_slow", "generation_failed", "scoring_failed"])
+def test_a_checkpoint_from_before_other_reasons_were_told_apart_is_read(reason: str) -> None:
+    ledger = Ledger()
+
+    ledger.load_state_dict({"admitted": 1, "last_step": -1, "outstanding": [], "dropped": [[0, "prompt-0", reason]]})
+
+    assert ledger.drop_counts() == {DropReason(reason): 1}
+
+
 def valid_state() -> LedgerState:
     ledger = ledger_of(4)
     ledger.trained(0, step=2)

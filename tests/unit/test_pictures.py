@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from cluster.report.thumbnails import Thumbnails
 from rollout.pictures import load_image
 
 MANY = 10_000
@@ -60,3 +64,33 @@ def test_a_cut_off_picture_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_missing_picture_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.png: the picture cannot be read"):
         load_image(str(tmp_path / "none.png"), MANY)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_picture_that_another_attempt_may_read_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    file = tmp_path / "a.png"
+    Image.new("L", (4, 4)).save(file)
+
+    def failing(*_: Any) -> None:
+        raise OSError(number, "for now")
+
+    monkeypatch.setattr(builtins, "open", failing)
+    with pytest.raises(OSError, match=r"for now: .*a\.png") as raised:
+        load_image(str(file), MANY)
+    assert Thumbnails(1.0).number(str(file)) is None  # a report does without it
+    monkeypatch.undo()
+
+    assert raised.value.errno == number
+    assert load_image(str(file), MANY).size == (4, 4)
+
+
+def test_a_picture_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(builtins, "open", forbidden)
+
+    with pytest.raises(ValueError, match=r"a\.png: the picture cannot be read"):
+        load_image(str(tmp_path / "a.png"), MANY)
