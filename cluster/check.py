@@ -13,7 +13,7 @@ from configs.bundles import Bundle, asked_by, rollout_workers
 from configs.derive import Derived, ModelSize, derive, problems
 from configs.fields import describe
 from configs.schema import Precision, Recipe, Through
-from learner.architecture import size_of
+from learner.architecture import size_of, tree_mask_problems
 from rewards.safety import safety
 
 _GIB = 2**30
@@ -40,7 +40,7 @@ def describe_recipe(recipe: Recipe) -> str:
             _transfer(recipe, derived),
             *_memory(recipe, derived, unknown),
             *_mix(recipe),
-            *(f"PROBLEM  {p}" for p in [*problems(recipe), *_matcher_problems(recipe)]),
+            *(f"PROBLEM  {p}" for p in [*problems(recipe), *_model_problems(recipe, size), *_matcher_problems(recipe)]),
         ]
     )
 
@@ -165,6 +165,14 @@ def _mix(recipe: Recipe) -> Iterator[str]:
     yield from (f"         {finding.severity}: {finding.message}" for finding in findings)
     if not findings:
         yield "         safe: no response gains by being wrong on purpose, none by being malformed"
+
+
+def _model_problems(recipe: Recipe, size: ModelSize | None) -> list[str]:
+    """Of a model that could be looked at."""
+    if size is None:
+        return []
+    model = recipe.model
+    return tree_mask_problems(gguf_file(model.gguf) if model.gguf is not None else str(model.path), recipe)
 
 
 def _matcher_problems(recipe: Recipe) -> Iterator[str]:

@@ -35,6 +35,7 @@ from cluster.wandb_evaluation import tell_wandb
 from configs.bundles import learner_ranks
 from configs.load import write_resolved
 from configs.schema import Recipe
+from learner.architecture import refuse_tree_masks
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +129,18 @@ class _Job:
         if stage.finished("training", *mark):
             return
         if number > 1:
-            await self.lengths.check(str(self.run.stage(number - 1).model))
+            await self._check(str(self.run.stage(number - 1).model))
         elif self.recipe.model.path is not None and Path(self.recipe.model.path).exists():
-            await self.lengths.check(self.recipe.model.path)
+            await self._check(self.recipe.model.path)
         stage.claim(*mark, training_settings(self.recipe, number))
         self.book.now(SEEDING if number == 2 else TRAINING, number)
         await (self._reinforce() if number == 3 else self._fine_tune(number))
         stage.finish("training", *mark)
+
+    async def _check(self, model_dir: str) -> None:
+        """Raise ValueError where the recipe, or a prompt, is not for the model that is to be trained."""
+        await asyncio.to_thread(refuse_tree_masks, model_dir, self.recipe)
+        await self.lengths.check(model_dir)
 
     async def evaluate(self, number: int) -> None:
         """Evaluate a stage, unless that is done."""
@@ -155,7 +161,7 @@ class _Job:
         recipe = self.recipe
         if number == 1:
             settings, start = recipe.stage1, starting_model(recipe)
-            await self.lengths.check(start)  # where it was not there before
+            await self._check(start)  # where it was not there before
             prompts = read_file(recipe, recipe.data.stage1, need_response=True, require_reference=False)
         else:
             settings, start = recipe.stage2, str(self.run.stage(1).model)

@@ -83,15 +83,14 @@ class ResponseLogprobs(torch.nn.Module):
             inputs["pixel_values"] = batch.pixel_values
             inputs["image_grid_thw"] = batch.image_grid_thw
             inputs["mm_token_type_ids"] = batch.image_mask
-        body = getattr(self.model, self.model.base_model_prefix)
         if batch.layout is not None:
+            body = getattr(self.model, self.model.base_model_prefix)
             inputs |= _laid_out(body, batch, batch.layout, self.model.dtype)
-        hidden = body(**inputs).last_hidden_state
-        asked = hidden[batch.rows, batch.positions]
+        rows, positions = batch.rows, batch.positions
         if (tree := batch.tree) is not None:
-            asked = torch.cat([asked, hidden[tree.node_rows, tree.node_positions]])
-        # Once for all of them: under ZeRO-3 ranks with branches and ranks without gather the same parameters.
-        logits = self.model.get_output_embeddings()(asked).float() / self._temperature
+            # At once with the responses: under ZeRO-3 ranks with branches and ranks without gather the same parameters.
+            rows, positions = torch.cat([rows, tree.node_rows]), torch.cat([positions, tree.node_positions])
+        logits = self._logits(inputs, rows, positions).float() / self._temperature
         if self._barred:
             logits = logits.index_fill(1, torch.tensor(self._barred, device=logits.device), _BARRED_LOGIT)
         tokens = len(batch.targets)
@@ -99,6 +98,20 @@ class ResponseLogprobs(torch.nn.Module):
         if tree is None:
             return logprobs
         return torch.cat([logprobs, logits[tokens:].log_softmax(dim=1)[tree.edge_nodes, tree.edge_tokens]])
+
+    def _logits(self, inputs: dict[str, object], rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The model's own logits [N, vocabulary] at N places of its rows.
+
+        By the model's forward pass to its end, since many scale or cap what the last layer gives (Granite, Cohere,
+        Gemma): the last layer alone is shown only the places asked for.
+        """
+        head = self.model.get_output_embeddings()
+        only = head.register_forward_pre_hook(lambda _, given: (given[0][rows, positions],))
+        try:
+            logits: torch.Tensor = self.model(**inputs).logits
+        finally:
+            only.remove()
+        return logits
 
 
 def _laid_out(body: PreTrainedModel, batch: MicroBatch, layout: Layout, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -48,6 +48,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             await asyncio.Event().wait()
 
     monkeypatch.setattr(pipeline, "_prepare", lambda *_: None)
+    monkeypatch.setattr(pipeline, "refuse_tree_masks", lambda *_: None)
 
     async def fits(self: PromptLengths, model_dir: str) -> None:
         pass
