@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from cluster.kept_groups import write_groups
@@ -33,6 +35,7 @@ from rollout.codec import decode_group
 from rollout.engine import EngineDied, SamplingSettings
 from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.simulated import SimulatedEngine, Simulation
 from rollout.simulated_text import ResponseWriter
 from rollout.worker import Visit
@@ -105,6 +108,10 @@ class SimulatedHost:
         """As the production actor's."""
         return await self._worker(place).generate(visit, sampling)
 
+    async def logprobs(self, place: Place, probe: Probe, version: int) -> NDArray[np.float32] | None:
+        """As the production actor's."""
+        return await self._worker(place).logprobs(probe, version)
+
     async def load(self, place: Place, update: WeightUpdate) -> str:
         """As the production actor's."""
         return await self._worker(place).load(update)
@@ -144,7 +151,7 @@ class EngineHandle:
     def __init__(self, host: Any, place: Place) -> None:
         self.start, self.generate = _Method(host.start, place), _Method(host.generate, place)
         self.load, self.close = _Method(host.load, place), _Method(host.close, place)
-        self.occupancy = _Method(host.occupancy, place)
+        self.occupancy, self.logprobs = _Method(host.occupancy, place), _Method(host.logprobs, place)
 
 
 class SimulatedPool(RolloutPool):
@@ -184,7 +191,13 @@ class SimulatedLearner:
         """How long the steps to come take at least."""
         self._seconds = seconds_per_step
 
-    def step(self, minibatches: Sequence[Sequence[ray.ObjectRef]], weights: RewardWeights, version: int) -> RlReport:
+    def step(
+        self,
+        minibatches: Sequence[Sequence[ray.ObjectRef]],
+        weights: RewardWeights,
+        version: int,
+        probe: Probe | None,
+    ) -> RlReport:
         """Read the groups, as every learner must, and wait."""
         started = time.perf_counter()
         read = [decode_group(encoded) for groups in minibatches for encoded in ray.get(list(groups))]

@@ -1,4 +1,4 @@
-"""Stage 3's controller: five loops on one event loop. The parts do not know it; it wires them.
+"""Stage 3's controller: six loops on one event loop. The parts do not know it; it wires them.
 
     prompts ──admit──▶ rollout workers ──groups──▶ reward service
        ▲                     ▲                         │
@@ -16,6 +16,7 @@ service to learner, and weights from learner to workers, through the object stor
 | visit   | (a task each) samples and scores   | a worker, a scorer; bounded | their result, death or limit; `drop` |
 | collect | puts scored groups into the buffer | no visit has ended          | a visit ended                        |
 | train   | steps, publishes, checkpoints      | no batch is ready; bounded  | collect                              |
+| probe   | asks an engine about the probe    | the weights are not new     | workers confirmed new weights        |
 | observe | says what a standing run waits for | its timer                   |                                      |
 
 A batch is not ready where it has too few groups; under `rl.stale_groups: wait` also where it would make a running
@@ -41,6 +42,7 @@ from cluster.job_checkpoints import JobCheckpoints
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.pool import RolloutPool
+from cluster.probing import Probing
 from cluster.rewarding import RewardService
 from cluster.run_log import RunLog
 from cluster.step_log import StepLog
@@ -79,6 +81,7 @@ class Controller:
         self._parts = parts
         self._groups = Groups(recipe.rl, lambda: asyncio.get_running_loop().time())
         self._log = StepLog(parts.log, recipe.rewards)
+        self._probing = Probing(parts.pool.logprobs)
         self._sampling = SamplingSettings(recipe.rl.temperature, recipe.rl.response_tokens)
         self._visits: dict[int, asyncio.Task[None]] = {}  # those whose group is neither collected nor given up
         self._version = 0
@@ -93,7 +96,8 @@ class Controller:
         await self._restore()
         limit = self._parts.pool.keep_to(self._recipe.rl.groups_per_worker, self._recipe.rl.samples_per_prompt)
         async with asyncio.TaskGroup() as loops:
-            others = [loops.create_task(loop) for loop in (limit, self._admit(), self._collect(), self._observe())]
+            beside = (limit, self._admit(), self._collect(), self._probe(), self._observe())
+            others = [loops.create_task(loop) for loop in beside]
             await loops.create_task(self._train(loops))
             for loop in others:
                 loop.cancel()
@@ -194,8 +198,9 @@ class Controller:
         weights = self._parts.weights.current(self._version + 1)
         shares = deal(batch, self._parts.learners.size, self._recipe.rl.minibatches)
         reports: list[RlReport] = await self._parts.learners.call_each(
-            "step", [(share, weights, self._version) for share in shares]
+            "step", [(share, weights, self._version, self._probing.probe) for share in shares]
         )
+        self._probing.trained(self._version, reports[0])
         records = self._groups.trained(batch, self._version)
         self._log.write(self._version, records, reports, weights, self._others(weights, waited))
 
@@ -207,6 +212,7 @@ class Controller:
             **self._parts.pool.metrics,
             "checkpoints_failed": float(self._parts.checkpoints.failed),
             "learner_wait_seconds": waited,
+            "probe": self._probing.read(),
         }
 
     async def _apply(self, update: WeightUpdate | Offer) -> None:
@@ -216,6 +222,12 @@ class Controller:
         self._log.clocks.updated(time.perf_counter() - started, in_flight, update.nbytes)
         self._confirmed = update.version
         await self._notify()
+
+    async def _probe(self) -> None:
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._probing.due(self._confirmed))
+            await self._probing.ask(self._confirmed)
 
     async def _observe(self) -> None:
         while True:

@@ -87,6 +87,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "learning_rate": "Learning rate",
     "exact_share": "Share of the confidences with the exact gradient",
     "parity": "The mismatch under the learner's own weights: engine and learner compute differently",
+    "probe": "The same of one response of the run, which is scored again at every weight version",
     **{name: f"All tokens: {text}" for name, text in _TOKENS.items()},
     **{f"confidence_tokens/{name}": f"Confidence tokens: {text}" for name, text in _TOKENS.items()},
     # Speed, waits and pauses

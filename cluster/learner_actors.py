@@ -30,6 +30,7 @@ from learner.shards import ShardFiles
 from rollout.broadcast import Meeting
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
+from rollout.probe import Probe
 from rollout.prompts import Prompt
 
 _CHECKPOINT = {"checkpoint": 1}  # a checkpoint's files are waited for while the rank takes its next step
@@ -128,12 +129,18 @@ class _RlShell(_LearnerShell):
         self._groups_shown = recipe.monitoring.groups_shown if rank.index == 0 else 0
         self._sender = sender_of(recipe.transfer, rank.seconds_per_wait)
 
-    def step(self, minibatches: Sequence[Sequence[ray.ObjectRef]], weights: RewardWeights, version: int) -> RlReport:
+    def step(
+        self,
+        minibatches: Sequence[Sequence[ray.ObjectRef]],
+        weights: RewardWeights,
+        version: int,
+        probe: Probe | None,
+    ) -> RlReport:
         """Train on this rank's share of each minibatch, from weight version `version` to the next."""
         encoded = [ray.get(list(groups)) for groups in minibatches]
         for group in islice(chain(*encoded), self._groups_shown):
             print(shown_group(decode_group(group), version + 1, weights, self._rewards), flush=True)
-        return self._rank.step(encoded, weights, version)
+        return self._rank.step(encoded, weights, version, probe)
 
     def publish(self, version: int) -> WeightUpdate | Offer:
         """Make the weights available; only rank 0's update holds any."""

@@ -2,8 +2,8 @@
 
     collapse   every answer gets the same confidence: the base rate, which tells nothing of any one answer
     sabotage   answers go wrong on purpose, with a confidence near 0, which a proper score pays for
-    parity     engine and learner disagree on log-probabilities under the same weights: the ratios that
-               should correct for policy lag then correct for arithmetic
+    parity     engine and learner disagree on log-probabilities under the same weights, of responses or of the
+               probe: the ratios that should correct for policy lag then correct for arithmetic
 
 All are judged over windows of steps, not on one step's luck, and told again only a window later. Parity does not
 wait for the first window to be full: it is a mean over tokens, and a wrong setting is wrong from the first step on.
@@ -31,7 +31,8 @@ class Monitor:
         self._first: dict[str, float] | None = None
         self._window: deque[Metrics] = deque(maxlen=WINDOW)
         self._told: dict[str, int] = {}
-        self.standing: dict[str, float] = {}  # by kind of warning, 1 where the last step gave reason for it, else 0
+        # By kind of warning, 1 where the last step gave reason for it, else 0; None where nothing was seen of it.
+        self.standing: dict[str, float | None] = {}
 
     def look(self, metrics: Metrics, step: int) -> list[str]:
         """What there is to warn of after a step; each warning names what to change."""
@@ -43,6 +44,8 @@ class Monitor:
                 self._first = last
             found |= {"collapse": self._collapse(last), "sabotage": self._sabotage(self._first, last)}
         self.standing = {f"warning/{name}": float(text is not None) for name, text in found.items()}
+        if not last.keys() & _SAME_WEIGHTS.keys():
+            self.standing["warning/parity"] = None
         due = {name: text for name, text in found.items() if text and step - self._told.get(name, -WINDOW) >= WINDOW}
         self._told |= dict.fromkeys(due, step)
         return list(due.values())
@@ -86,15 +89,17 @@ class Monitor:
         )
 
     def _parity(self, last: Mapping[str, float]) -> str | None:
-        apart = last.get("parity", 0.0)
-        if apart <= APART:
+        seen = {name: last[name] for name in _SAME_WEIGHTS if name in last}
+        name = max(seen, key=lambda name: seen[name], default=None)
+        if name is None or seen[name] <= APART:
             return None
         return (
-            f"PARITY: engine and learner are {apart:.3f} nats a token apart under the same weights, more than bf16's "
-            f"rounding ({APART:g}). Look at engine.precision and learner.precision (is fp32 better, or "
-            "fp32_head of both?), rl.temperature, and the model's processor and its limits (model.min_image_pixels, "
-            "model.max_image_pixels)"
+            f"PARITY: engine and learner are {seen[name]:.3f} nats a token apart under the same weights, on "
+            f"{_SAME_WEIGHTS[name]}: more than bf16's rounding ({APART:g}). Look at engine.precision and "
+            "learner.precision (is fp32 better, or fp32_head of both?), rl.temperature, and the model's processor and "
+            "its limits (model.min_image_pixels, model.max_image_pixels)"
         )
 
 
-_WATCHED = ("distinct_confidences", "confidence", "sabotage", "accuracy", "parity")
+_SAME_WEIGHTS = {"parity": "fresh responses (`parity`)", "probe": "the run's probe (`probe`)"}
+_WATCHED = ("distinct_confidences", "confidence", "sabotage", "accuracy", *_SAME_WEIGHTS)

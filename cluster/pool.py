@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from cluster.actor_names import next_name
 from cluster.allocator import allocator_environment
@@ -26,6 +28,7 @@ from configs.schema import GroupsPerWorker
 from rollout.engine import EngineError, SamplingSettings
 from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.worker import Visit
 
 logger = logging.getLogger(__name__)
@@ -125,6 +128,26 @@ class RolloutPool:
             return group
 
         return await self._supervisor.do(sample, f"group {visit.group_id}")
+
+    async def logprobs(self, probe: Probe, version: int) -> NDArray[np.float32] | None:
+        """What an engine gives the probe's tokens under that version: one engine, and at the next version another.
+
+        None where newer weights came under it, and where it fails, of which the log tells; one that is lost over it is
+        replaced.
+        """
+        found: list[NDArray[np.float32] | None] = []
+
+        async def ask(worker: Worker) -> None:
+            what = f"{worker.name} to score the probe under weight version {version}"
+            found.append(await within(worker.actor.logprobs.remote(probe, version), self._seconds, what))
+
+        if live := self._supervisor.live:
+            worker = live[version % len(live)]
+            try:
+                await self._supervisor.let(worker, ask)
+            except (EngineError, ValueError) as error:  # it is no reason to end a run
+                logger.warning("%s, probe under weight version %d: %s", worker.name, version, error)
+        return found[0] if found else None
 
     async def load(self, update: WeightUpdate | Offer) -> None:
         """Give every live worker new weights and check what it holds; one that fails is replaced.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from cluster.actor_names import NamedActor
 from cluster.broadcast_sender import Offer, take_offer
@@ -17,6 +19,7 @@ from rollout.codec import encode_group
 from rollout.engine import SamplingSettings
 from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.worker import Visit, sample_group
 
 
@@ -55,6 +58,10 @@ class RolloutWorker(NamedActor):
     async def generate(self, visit: Visit, sampling: SamplingSettings) -> tuple[None, bytes]:
         """The encoded group, not yet scored; before it a None that is cheap to wait for."""
         return None, encode_group(await sample_group(self._engine, self._tokenizer, visit, sampling, self._name))
+
+    async def logprobs(self, probe: Probe, version: int) -> NDArray[np.float32] | None:
+        """See `rollout.engine.Engine`."""
+        return await self._engine.logprobs(probe, version)
 
     async def load(self, update: WeightUpdate | Offer) -> str:
         """Take up new weights while requests run; returns the checksum of what was found, see `Receiver.load`."""

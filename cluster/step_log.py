@@ -39,7 +39,7 @@ class StepLog:
         """The step from `version` to the next, trained on these groups by these ranks; `others` are more numbers."""
         step = version + 1
         found = batch_metrics(records, version, weights, self._rewards) | _learner_metrics(reports)
-        for warning in self._monitor.look(found, step):
+        for warning in self._monitor.look({**found, **others}, step):
             logger.warning("step %d: %s", step, warning)
         mix = {f"weight/{name}": weight for name, weight in weights.model_dump().items()}
         causes = {f"malformed/{cause}": float(n) for cause, n in malformed_causes(records).items()}

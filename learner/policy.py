@@ -73,10 +73,11 @@ class ResponseLogprobs(torch.nn.Module):
         self._barred = list(barred_token_ids)
         self._temperature = temperature
 
-    def forward(self, batch: MicroBatch) -> torch.Tensor:
+    def forward(self, batch: MicroBatch, *, plain: bool = False) -> torch.Tensor:
         """Log-probabilities of `batch.targets` [N], then of its tree's edges [E], in fp32, at the sampling temperature.
 
-        Barred tokens are left out of the normalisation, as the engine leaves them out of sampling.
+        Barred tokens are left out of the normalisation, as the engine leaves them out of sampling. `plain` ones are at
+        temperature 1, with no token barred.
         """
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
         if batch.pixel_values is not None:
@@ -90,8 +91,8 @@ class ResponseLogprobs(torch.nn.Module):
         if (tree := batch.tree) is not None:
             # At once with the responses: under ZeRO-3 ranks with branches and ranks without gather the same parameters.
             rows, positions = torch.cat([rows, tree.node_rows]), torch.cat([positions, tree.node_positions])
-        logits = self._logits(inputs, rows, positions).float() / self._temperature
-        if self._barred:
+        logits = self._logits(inputs, rows, positions).float() / (1.0 if plain else self._temperature)
+        if self._barred and not plain:
             logits = logits.index_fill(1, torch.tensor(self._barred, device=logits.device), _BARRED_LOGIT)
         tokens = len(batch.targets)
         logprobs = -torch.nn.functional.cross_entropy(logits[:tokens], batch.targets, reduction="none")
@@ -245,6 +246,11 @@ class Policy:
         """Log-probabilities [N] without gradient."""
         with torch.no_grad():
             return self._engine(batch.to(self.device)).cpu()
+
+    def plain_logprobs(self, batch: MicroBatch) -> torch.Tensor:
+        """The same at temperature 1 with no token barred: what an engine says of the tokens of a prompt."""
+        with torch.no_grad():
+            return self._engine(batch.to(self.device), plain=True).cpu()
 
     def logprobs_without_adapters(self, batch: MicroBatch) -> torch.Tensor:
         """Log-probabilities [N] of the model that the adapters were put on, without gradient, on the model's device."""

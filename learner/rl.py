@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from configs.schema import ConfidenceGradient, Proximal, Recipe, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence
@@ -22,6 +24,7 @@ from learner.sequences import PromptCache, micro_batches, rl_sequences
 from learner.tree import confidence_tree
 from rollout.chat import ImageLimits
 from rollout.codec import decode_group
+from rollout.probe import Probe, probe_of
 from rollout.prompts import Prompt
 
 # Weights leave the learner in buckets of this size: under ZeRO-3 no rank holds more of them at once.
@@ -41,9 +44,11 @@ class RlReport:
     exact_share: float | None  # share of stated confidences with the exact gradient; None where it is not asked for
     tokens: int  # put through the model by this rank: prompts once for each row, responses, branches
     seconds: float  # on this rank
+    probe: Probe | None = None  # what this rank would have as the run's, where none was given
+    probe_logprobs: NDArray[np.float32] | None = None  # [T] of the given one, plain, under the weights before the step
 
     def metrics(self) -> dict[str, float | None]:
-        """What the log says of the step, but for tokens and seconds, which are the rank's."""
+        """What the log says of the step by itself, but for tokens and seconds, which are the rank's."""
         names = [f.name for f in fields(TokenMeters)]
         return {
             "loss": self.loss,
@@ -84,14 +89,21 @@ class RlRank(LearnerRank):
         elif rl.kl_weight > 0:
             self._reference = ReferenceModel(model_dir, recipe.learner, barred, rl.temperature).logprobs
 
-    def step(self, minibatches: Sequence[Sequence[bytes]], weights: RewardWeights, version: int) -> RlReport:
+    def step(
+        self,
+        minibatches: Sequence[Sequence[bytes]],
+        weights: RewardWeights,
+        version: int,
+        probe: Probe | None = None,
+    ) -> RlReport:
         """One optimizer step for each minibatch, from weight version `version` to the next.
 
         Every rank passes its own share of the groups: as many minibatches as its peers, none without a group, which
-        may be without scores.
+        may be without scores. All pass the same probe.
         Raises CodecError for bytes that are no group, ValueError for prompts that are not the recipe's.
         """
         started = time.perf_counter()
+        probed = None if probe is None else self._probed(probe)
         sequences = [self._sequences(groups, weights) for groups in minibatches]
         batches = [micro_batches(own, self._chat, self._recipe.learner) for own in sequences]
         if self._recipe.rl.proximal is Proximal.RECOMPUTED:
@@ -117,7 +129,20 @@ class RlRank(LearnerRank):
             exact_share=None if self._tree is None else self._exact_share([*chain(*sequences)]),
             tokens=sum(int(batch.attention_mask.sum()) for batch in chain(*batches)),
             seconds=time.perf_counter() - started,
+            probe=self._probe(minibatches[0][0]) if probe is None else None,
+            probe_logprobs=probed,
         )
+
+    def _probe(self, encoded_group: bytes) -> Probe | None:
+        group = decode_group(encoded_group)
+        return probe_of(group, self._prompts[group.prompt_id], self._recipe.rl.response_tokens)
+
+    def _probed(self, probe: Probe) -> NDArray[np.float32]:
+        weights = np.ones(len(probe.tokens), np.float32)
+        sequence = TrainingSequence(self._cache.get(probe.prompt), probe.tokens, weights)
+        (batch,) = micro_batches([sequence], self._chat, self._recipe.learner)
+        found: NDArray[np.float32] = self._policy.plain_logprobs(batch).numpy()
+        return found
 
     def _with_proximal(self, batches: Sequence[MicroBatch]) -> list[MicroBatch]:
         found = self._policy.response_logprobs(batches)

@@ -1,4 +1,4 @@
-"""What a rollout worker needs from an engine: four methods, whichever engine it is.
+"""What a rollout worker needs from an engine: five methods, whichever engine it is.
 
 `rollout.vllm_engine` implements them on vLLM, `rollout.simulated` without a model.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.prompts import Prompt
 from rollout.trajectory import FinishReason, VersionSpan
 
@@ -61,6 +62,14 @@ class Engine(Protocol):
         """Sample one response. Many calls run at once; cancelling one frees its place.
 
         Raises EngineError where this request failed and the engine may still be alive.
+        """
+        ...
+
+    async def logprobs(self, probe: Probe, version: int) -> NDArray[np.float32] | None:
+        """Log-probabilities [T] of the probe's tokens, at temperature 1 with no token barred.
+
+        None where the weights held are not those of `version`, from the first token to the last. Raises as `generate`
+        does.
         """
         ...
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.prompts import Prompt
 from rollout.simulated_batch import Seat, SimulatedBatch
 from rollout.trajectory import FinishReason, VersionSpan
@@ -104,6 +105,17 @@ class SimulatedEngine:
             started=started,
             finished=time.time(),
         )
+
+    async def logprobs(self, probe: Probe, version: int) -> NDArray[np.float32] | None:
+        """See `rollout.engine.Engine`. A function of prompt and version, the same for all engines."""
+        held = self._version
+        await asyncio.sleep(self._simulation.seconds_per_token)
+        if self._closed:
+            raise EngineDied(f"the engine was closed before it had scored prompt {probe.prompt.prompt_id!r}")
+        if not held == version == self._version:
+            return None
+        draws = np.random.default_rng([version, zlib.crc32(probe.prompt.prompt_id.encode())])
+        return -draws.standard_exponential(len(probe.tokens), dtype=np.float32)
 
     async def update_weights(self, version: int, tensors: Weights) -> str:
         """See `rollout.engine.Engine`. Requests in flight pause and go on where they were."""

@@ -18,11 +18,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from vllm import SamplingParams, TokensPrompt
 from vllm.exceptions import VLLMClientError, VLLMServerError
@@ -38,10 +40,11 @@ from rollout.broadcast import Layout, Meeting
 from rollout.chat import ChatFormat, ImageLimits, Rendered, too_long
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings, Weights
 from rollout.occupancy import Occupancy, OccupancyMeter
+from rollout.probe import Probe
 from rollout.prompts import Prompt
 from rollout.staging import staged
 from rollout.vllm_adapters import adapter_request, staged_adapter
-from rollout.vllm_output import engine_output
+from rollout.vllm_output import engine_output, last_prompt_logprobs
 from rollout.vllm_settings import engine_arguments, engine_environment
 from rollout.vllm_stats import stats_for, stats_for_ray
 
@@ -122,11 +125,16 @@ class VllmEngine:
         """See `rollout.engine.Engine`. Raises ValueError for a prompt this model can never answer."""
         started, began = time.time(), time.monotonic()
         with self._meter.request(), self._as_engine_errors(prompt):
-            for _ in range(_ATTEMPTS):
-                output = await self._sample(prompt, sampling)
-                if output.outputs[0].finish_reason != _RETRYABLE:
-                    break
+            output = await self._answer(prompt, self._sampling_parameters(sampling))
             return engine_output(output, started, time.monotonic() - began)
+
+    async def logprobs(self, probe: Probe, version: int) -> NDArray[np.float32] | None:
+        """See `rollout.engine.Engine`. Raises ValueError for a probe that this model has no room for."""
+        with self._meter.request(), self._as_engine_errors(probe.prompt):
+            if self._version != version:
+                return None
+            output = await self._answer(probe.prompt, _scoring_parameters(), probe.tokens.tolist())
+            return last_prompt_logprobs(output, probe.tokens) if self._version == version else None
 
     def occupancy(self) -> Occupancy:
         """See `rollout.engine.Engine`. An engine that is not watched knows nothing of its queue and its cache."""
@@ -205,9 +213,15 @@ class VllmEngine:
         async for _ in self._llm.generate(tokens, parameters, "warm-up"):
             pass
 
-    async def _sample(self, prompt: Prompt, sampling: SamplingSettings) -> RequestOutput:
-        request = await self._request(prompt, sampling.response_tokens)
-        parameters = self._sampling_parameters(sampling)
+    async def _answer(self, prompt: Prompt, parameters: SamplingParams, begun: Sequence[int] = ()) -> RequestOutput:
+        for _ in range(_ATTEMPTS):
+            output = await self._sample(prompt, parameters, begun)
+            if output.outputs[0].finish_reason != _RETRYABLE:
+                break
+        return output
+
+    async def _sample(self, prompt: Prompt, parameters: SamplingParams, begun: Sequence[int]) -> RequestOutput:
+        request = await self._request(prompt, parameters.max_tokens or 1, begun)
         number = str(next(self._request_numbers))
         adapter = None if self._adapters is None else adapter_request(self._version)
         async for output in self._llm.generate(request, parameters, number, lora_request=adapter):
@@ -215,9 +229,10 @@ class VllmEngine:
                 return output
         raise EngineError("the request ended without an output")
 
-    async def _request(self, prompt: Prompt, response_tokens: int) -> EngineInput:
+    async def _request(self, prompt: Prompt, response_tokens: int, begun: Sequence[int]) -> EngineInput:
+        """A prompt, behind it the tokens of a response that has `begun`, and room for `response_tokens` more."""
         rendered, images = await self._read(prompt)
-        tokens = TokensPrompt(prompt_token_ids=list(rendered.token_ids))
+        tokens = TokensPrompt(prompt_token_ids=[*rendered.token_ids, *begun])
         if images:
             tokens["multi_modal_data"] = {"image": images}
         (request,) = await self._llm.renderer.render_cmpl_async([tokens])
@@ -267,6 +282,19 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )
+
+
+def _scoring_parameters() -> SamplingParams:
+    # vLLM computes log-probabilities of a prompt's tokens before temperature and barred tokens, whatever its
+    # logprobs_mode, and reads no prefix cache for them. One token is the least that it samples.
+    return SamplingParams(
+        max_tokens=1,
+        prompt_logprobs=0,  # the prompt's own tokens' alone
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
 
 
 def _read(chat: ChatFormat, prompt: Prompt) -> tuple[Rendered, list[Image.Image]]:

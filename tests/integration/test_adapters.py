@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +23,7 @@ from learner.lora import adapter_parameters, add_adapters
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.checksum import checksum
 from rollout.engine import EngineDied, EngineOutput, SamplingSettings
+from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import VersionSpan
 from rollout.vllm_engine import VllmEngine
@@ -83,12 +84,12 @@ def sent(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {found.name: found.merged() for found in adapter_parameters(model)}
 
 
-def by_transformers(tiny_model: Path, seed: int | None) -> Expected:
+def by_transformers(tiny_model: Path, seed: int | None, barred: Sequence[int] | None = None) -> Expected:
     """Log-probabilities of the model itself, or of the model with adapters."""
     model, chat = model_with(tiny_model), ChatFormat(str(tiny_model), LIMITS)
     if seed is not None:
         adapted(model, LORA, seed)
-    return lambda prompt, output: logprobs_by_transformers(model, chat, prompt, output, temperature=1.0)
+    return lambda prompt, output: logprobs_by_transformers(model, chat, prompt, output, 1.0, barred)
 
 
 def test_requests_in_flight_go_on_under_the_new_adapters_and_their_spans_say_so(
@@ -130,8 +131,12 @@ def test_after_an_update_logprobs_are_those_of_the_model_with_its_adapters_and_n
 
     run(engine.update_weights(version, sent(adapted(model_with(tiny_model), LORA, seed=version))))
     outputs = run(sample(engine, [picture, TEXT_PROMPT], SamplingSettings(1.0, 24)))
+    probed = run(engine.logprobs(Probe(picture, outputs[0].tokens), version))
 
+    assert probed is not None
     expected = by_transformers(tiny_model, version)
+    plain = by_transformers(tiny_model, version, barred=())
+    np.testing.assert_allclose(probed, plain(picture, outputs[0]), atol=TOLERANCE)
     for prompt, output in zip([picture, TEXT_PROMPT], outputs, strict=True):
         assert output.version_spans == (VersionSpan(version, 0, len(output.tokens)),)
         np.testing.assert_allclose(output.logprobs, expected(prompt, output), atol=TOLERANCE)

@@ -106,6 +106,17 @@ def test_engine_and_learner_agree_on_log_probabilities_under_the_same_weights(
     assert first["parity"] == pytest.approx(first["mismatch"], rel=1e-6)  # every token is of the learner's own weights
 
 
+def test_engine_and_learner_agree_on_the_probe_at_later_weights_too(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    first, *later = [line["probe"] for line in _log(recipe, 3)]
+
+    seen = [apart for apart in later if apart is not None]
+
+    assert first is None  # the step it was chosen in
+    assert len(seen) > len(later) / 2
+    assert max(seen) < 1e-3  # nats, fp32 on both sides
+
+
 def test_every_step_trains_once_on_fresh_enough_groups(finished: tuple[Recipe, str]) -> None:
     recipe, _ = finished
     state = _last_state(recipe)
@@ -202,6 +213,7 @@ def test_adapters_are_trained_and_reach_the_engine_merged_and_as_deltas_or_alone
     # At lag 0 the engine holds the learner's weights: they agree after updates only if what was sent had the adapters.
     assert [line["lag_max"] for line in lines] == [0, 0, 0]
     assert max(line["mismatch"] for line in lines) < 1e-3
+    assert max(line["probe"] for line in lines[1:]) < 1e-3  # at lag 0 the engine has time to answer
     assert lines[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
     assert lines[2]["reference_kl"] > 1e-5
     whole = sum(weights.nbytes for weights in before.values()) / 1e6

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from rollout.chat import ChatFormat, ImageLimits
 from rollout.checksum import checksum
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, VersionSpan
 from rollout.vllm_engine import VllmEngine
@@ -110,7 +111,12 @@ def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def logprobs_by_transformers(
-    model: PreTrainedModel, chat: ChatFormat, prompt: Prompt, output: EngineOutput, temperature: float
+    model: PreTrainedModel,
+    chat: ChatFormat,
+    prompt: Prompt,
+    output: EngineOutput,
+    temperature: float,
+    barred: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """What the learner computes: a forward pass over prompt and response, barred tokens masked."""
     expanded = chat.expand(prompt)
@@ -121,7 +127,7 @@ def logprobs_by_transformers(
         inputs |= {"pixel_values": expanded.pixel_values, "image_grid_thw": expanded.image_grid_thw}
     with torch.no_grad():
         logits = model(**inputs).logits[0, len(output.prompt_tokens) - 1 : -1].float() / temperature
-    logits[:, list(chat.barred_token_ids())] = -torch.inf
+    logits[:, list(chat.barred_token_ids() if barred is None else barred)] = -torch.inf
     chosen = torch.from_numpy(output.tokens.astype(np.int64))
     return logits.log_softmax(-1)[torch.arange(len(chosen)), chosen].numpy()
 
@@ -262,6 +268,30 @@ def test_weights_come_bucket_by_bucket_from_a_sender_that_the_engine_meets(
         assert output.version_spans == (VersionSpan(25, 0, len(output.tokens)),)
         expected = logprobs_by_transformers(model, chat, prompt, output, temperature=1.0)
         np.testing.assert_allclose(output.logprobs, expected, atol=TOLERANCE)
+
+
+def test_a_probe_is_scored_under_the_weights_of_its_version_by_no_cache_and_with_no_token_barred(
+    engine: VllmEngine, run: Run, chat: ChatFormat, prompts: list[Prompt], tiny_model: Path
+) -> None:
+    # Long enough for several blocks of the prefix cache, which others with the same prompt have filled.
+    long = Prompt("long", "test", (Message("user", QUESTION + " Think well." * 20),), prompts[0].images)
+    model = model_with(tiny_model, seed=27)
+
+    async def under_load() -> list[tuple[Prompt, EngineOutput, NDArray[np.float32] | None]]:
+        await sample(engine, [long] * 2, SamplingSettings(1.0, 4))
+        await engine.update_weights(27, weights_of(model))
+        loading = [asyncio.create_task(engine.generate(one, SamplingSettings(1.0, 60))) for one in prompts]
+        asked = [long, TEXT_PROMPT]
+        outputs = await sample(engine, asked, SamplingSettings(0.7, 24))
+        assert await engine.logprobs(Probe(long, outputs[0].tokens), 26) is None
+        found = [await engine.logprobs(Probe(p, o.tokens), 27) for p, o in zip(asked, outputs, strict=True)]
+        await asyncio.gather(*loading)
+        return list(zip(asked, outputs, found, strict=True))
+
+    for prompt, output, found in run(under_load()):
+        assert found is not None
+        expected = logprobs_by_transformers(model, chat, prompt, output, temperature=1.0, barred=())
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_a_watched_engine_tells_of_its_requests_its_queue_and_its_cache(engine: VllmEngine, run: Run) -> None:

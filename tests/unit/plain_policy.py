@@ -25,9 +25,9 @@ class PlainEngine:
         self.passes = 0
         self._norm = 0.0
 
-    def __call__(self, batch: MicroBatch) -> torch.Tensor:
+    def __call__(self, batch: MicroBatch, **how: bool) -> torch.Tensor:
         self.passes += 1
-        found: torch.Tensor = self.module(batch)
+        found: torch.Tensor = self.module(batch, **how)
         return found
 
     def set_gradient_accumulation_boundary(self, last: bool) -> None:

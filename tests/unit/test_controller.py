@@ -9,12 +9,14 @@ import pickle
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError
 
 from cluster.checkpoints import CheckpointFolder
@@ -30,6 +32,7 @@ from learner.file_sums import FileSum, found_sums, write_summed
 from learner.meters import TokenMeters
 from learner.rl import RlReport
 from rollout.engine import EngineError
+from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
 from tests.unit import virtual_time
@@ -42,6 +45,12 @@ PROMPTS = [
 
 
 METERS = TokenMeters(0.0, 0.0, 1.0, 0.0, 0.0)
+PROBE = Probe(PROMPTS[0], np.array([5, 6, 7], np.int32))
+
+
+def logprobs_at(version: int) -> NDArray[np.float32]:
+    """Of the probe's tokens, under weights that are others at every version."""
+    return np.array([-0.5, -1.0, -0.25], np.float32) - np.float32(version)
 
 
 @dataclass
@@ -58,6 +67,9 @@ class FakePool:
     started_under: dict[int, int] = field(default_factory=dict)
     most_in_flight: int = 0
     cancelled: dict[int, int] = field(default_factory=dict)  # newest version at the time, by group
+    probed: list[int] = field(default_factory=list)  # versions that an engine was asked at
+    seconds_to_probe: float = 0.0
+    corrupted_at: int | None = None  # from this version on engines hold the weights of the one before
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(10**9))
     unanswerable: frozenset[str] = frozenset()  # ids of prompts
 
@@ -91,6 +103,14 @@ class FakePool:
         if self.chance.random() < self.failing:
             raise EngineError(f"group {visit.group_id} failed")
         return visit.group_id
+
+    async def logprobs(self, probe: Probe, version: int) -> NDArray[np.float32] | None:
+        assert probe is PROBE
+        self.probed.append(version)
+        await asyncio.sleep(self.seconds_to_probe)
+        if self.version != version:
+            return None
+        return logprobs_at(version if self.corrupted_at is None or version < self.corrupted_at else version - 1)
 
     async def load(self, update: Any) -> None:
         await asyncio.sleep(self.chance.random())
@@ -162,10 +182,14 @@ class FakeLearners:
         self.weights.append(arguments[0][1])
         self.versions.append(arguments[0][2])
         await asyncio.sleep(1.0)
-        assert {version for _, _, version in arguments} == {len(self.trained) + self.resumed_at}
-        self.dealt.append([minibatches for minibatches, _, _ in arguments])
+        assert {version for _, _, version, _ in arguments} == {len(self.trained) + self.resumed_at}
+        self.dealt.append([minibatches for minibatches, *_ in arguments])
         self.trained.append(sorted(chain(*chain(*self.dealt[-1]))))
-        return [RlReport(0.0, 0.1, 1e-4, METERS, None, None, None, 10, 1.0)] * self.size
+        report = RlReport(0.0, 0.1, 1e-4, METERS, None, None, None, 10, 1.0)
+        if {probe for *_, probe in arguments} == {None}:
+            return [replace(report, probe=PROBE), report]
+        assert {probe for *_, probe in arguments} == {PROBE}
+        return [replace(report, probe_logprobs=logprobs_at(self.versions[-1]))] * self.size
 
     def save_checkpoint(self, folder: str, groups_file: str, groups: list[int]) -> None:
         kept = pickle.dumps([(self.records[group], group) for group in groups])

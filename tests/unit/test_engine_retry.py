@@ -24,6 +24,7 @@ from rollout import vllm_engine
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettings
 from rollout.occupancy import OccupancyMeter
+from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason
 from rollout.vllm_engine import VllmEngine
@@ -89,14 +90,21 @@ class FakeLlmOfNewWeights(FakeLlm):
 
 
 def finished(request: dict[str, Any], ending: str, number: int) -> RequestOutput:
-    """The output of the `number`th request: that many times the token `number`, and the end token."""
+    """The output of the `number`th request: that many times the token `number`, and the end token.
+
+    The log-probability of the prompt's second token is -0.5, of its third -1, and so on.
+    """
     tokens = [] if ending in ("error", "abort") else [number] * number + [0]
     logprobs = FlatLogprobs()
     for token in tokens:
         logprobs.append({token: Logprob(-0.5)})
     spans = [WeightVersionSpan(request["cache_salt"], 0, len(tokens))] if tokens else []
     completion = CompletionOutput(0, "", tokens, None, logprobs, finish_reason=ending, weight_versions=spans)
-    return RequestOutput(str(number), None, request["prompt_token_ids"], None, [completion], finished=True)
+    of_prompt = FlatLogprobs()
+    of_prompt.append(None)
+    for place, token in enumerate(request["prompt_token_ids"][1:], start=1):
+        of_prompt.append({token: Logprob(-0.5 * place)})
+    return RequestOutput(str(number), None, request["prompt_token_ids"], of_prompt, [completion], finished=True)
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +119,15 @@ def prompt(tmp_path: Path) -> Prompt:
 
 
 def generate(llm: FakeLlm, chat: ChatFormat, prompt: Prompt) -> EngineOutput:
-    async def main() -> EngineOutput:
-        stand_in: Any = llm
-        engine = VllmEngine(stand_in, chat, 64, version=0, meter=OccupancyMeter(), adapters=None)
-        if isinstance(llm, FakeLlmOfNewWeights):
-            llm.engine = engine
-        return await engine.generate(prompt, SAMPLING)
+    return asyncio.run(engine_on(llm, chat).generate(prompt, SAMPLING))
 
-    return asyncio.run(main())
+
+def engine_on(llm: FakeLlm, chat: ChatFormat) -> VllmEngine:
+    stand_in: Any = llm
+    engine = VllmEngine(stand_in, chat, 64, version=0, meter=OccupancyMeter(), adapters=None)
+    if isinstance(llm, FakeLlmOfNewWeights):
+        llm.engine = engine
+    return engine
 
 
 @pytest.mark.parametrize("reason", [FinishReason.STOP, FinishReason.LENGTH])
@@ -233,3 +242,35 @@ def test_what_is_sent_again_after_an_update_reads_no_cache_of_the_old_weights(ch
 
     assert [request["cache_salt"] for request in llm.requests] == ["0", "1"]
     assert [span.version for span in output.version_spans] == [1]
+
+
+# The probe
+
+
+def test_a_probe_is_a_prompt_that_the_engine_gives_the_last_log_probabilities_of(
+    chat: ChatFormat, prompt: Prompt
+) -> None:
+    llm, before = FakeLlm(["error", "length"]), len(chat.render(prompt).token_ids)
+
+    found = asyncio.run(engine_on(llm, chat).logprobs(Probe(prompt, np.array([7, 8, 9], np.int32)), 0))
+
+    assert found is not None
+    assert found.tolist() == [-0.5 * (before + place) for place in range(3)]
+    for request, parameters in zip(llm.requests, llm.parameters, strict=True):
+        assert request["prompt_token_ids"] == [*chat.render(prompt).token_ids, 7, 8, 9]
+        assert request["cache_salt"] == "0"
+        assert len(request["multi_modal_data"]["image"]) == 1
+        assert (parameters.max_tokens, parameters.prompt_logprobs) == (1, 0)
+        assert parameters.skip_reading_prefix_cache
+
+
+def test_a_probe_that_new_weights_came_under_or_before_has_no_value(chat: ChatFormat, prompt: Prompt) -> None:
+    probe = Probe(prompt, np.array([7], np.int32))
+
+    for version, llm in ((0, FakeLlmOfNewWeights(["length"])), (1, FakeLlmOfNewWeights(["length"]))):
+        assert asyncio.run(engine_on(llm, chat).logprobs(probe, version)) is None
+
+
+def test_a_probe_that_vllm_gives_up_is_an_error(chat: ChatFormat, prompt: Prompt) -> None:
+    with pytest.raises(EngineError, match="with 'abort'"):
+        asyncio.run(engine_on(FakeLlm(["abort"]), chat).logprobs(Probe(prompt, np.array([7], np.int32)), 0))

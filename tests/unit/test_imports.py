@@ -21,6 +21,7 @@ OURS: Mapping[str, Sequence[str]] = {
         "rewards.mixing",
         "rollout.chat",
         "rollout.codec",
+        "rollout.probe",
         "rollout.prompts",
         "rollout.trajectory",
     ),

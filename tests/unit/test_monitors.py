@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
+
 from cluster.monitors import APART, WINDOW, Metrics, Monitor
 
 HEALTHY = {"distinct_confidences": 12.0, "confidence": 0.5, "sabotage": 0.01, "accuracy": 0.6, "parity": 0.75 * APART}
@@ -60,6 +62,34 @@ def test_drift_is_told_of_when_the_window_shows_it_and_steps_without_fresh_respo
 
     assert [step for step, _ in found] == [2 * WINDOW + 1]
     assert told([older] * WINDOW) == []
+
+
+def test_a_probe_that_drifts_is_told_of_where_no_response_is_fresh() -> None:
+    steady: Metrics = {**HEALTHY, "parity": None, "probe": 1e-6}
+
+    found = told([steady] * WINDOW + [{**steady, "probe": 0.1}] * WINDOW)
+
+    assert [text.partition(":")[0] for _, text in found] == ["PARITY"]
+    assert WINDOW < found[0][0] < WINDOW + 8  # the window's mean, not one step's
+    assert "on the run's probe (`probe`)" in found[0][1]
+
+
+@pytest.mark.parametrize(("parity", "probe", "named"), [(0.5, 0.1, "`parity`"), (0.1, 0.5, "`probe`")])
+def test_of_two_that_are_apart_the_larger_is_named(parity: float, probe: float, named: str) -> None:
+    ((_, text),) = told([HEALTHY | {"parity": parity, "probe": probe}])
+
+    assert "0.500 nats" in text
+    assert named in text
+
+
+def test_where_engine_and_learner_were_never_compared_in_a_window_the_warning_is_not_defined() -> None:
+    monitor, states = Monitor(), []
+    unseen: Metrics = {**HEALTHY, "parity": None, "probe": None}
+    for step, metrics in enumerate([HEALTHY, *[unseen] * WINDOW, {**unseen, "probe": 0.0}]):
+        monitor.look(metrics, step)
+        states.append(monitor.standing["warning/parity"])
+
+    assert states == [0.0] * WINDOW + [None, 0.0]
 
 
 def test_a_monitor_that_goes_on_from_its_state_tells_what_one_tells_that_was_never_stopped() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 
@@ -28,6 +29,7 @@ from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
 from rollout.engine_setup import EngineSetup
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.worker import Visit
 from tests.unit import virtual_time
@@ -59,6 +61,8 @@ class FakeActor:
     hangs: bool = False  # when it is to load
     killed: bool = False
     groups: list[int] = field(default_factory=list)
+    probed: list[int] = field(default_factory=list)  # versions
+    seconds_to_probe: float = 0.5
     setups: list[EngineSetup] = field(default_factory=list)  # what it was started from
 
     def __getattr__(self, name: str) -> Any:
@@ -87,6 +91,12 @@ class FakeActor:
     async def _occupancy(self) -> Occupancy:
         self._raise("occupancy")
         return Occupancy(unfinished=6, finished=0, waiting=0, kv_use=0.25, preempted=0)
+
+    async def _logprobs(self, probe: object, version: int) -> int:
+        await asyncio.sleep(self.seconds_to_probe)
+        self._raise("logprobs")
+        self.probed.append(version)
+        return version
 
     async def _close(self) -> None:
         self._raise("close")
@@ -357,6 +367,56 @@ def test_a_replacement_holds_the_newest_weights_before_its_first_visit(fake: Fak
     virtual_time.run(job())
 
     assert fake.actors[1].held == [1, 2]
+
+
+def probe() -> Probe:
+    return Probe(visit(0).prompt, np.array([1, 2], np.int32))
+
+
+def test_engines_are_asked_about_the_probe_in_turns_and_it_takes_up_no_place(fake: FakeCluster) -> None:
+    async def job() -> None:
+        pool = await started(3)
+        for version in range(1, 7):
+            asked = asyncio.create_task(pool.logprobs(probe(), version))
+            await asyncio.sleep(0.25)
+            assert pool.in_flight == 0
+            assert await asked == version
+
+    virtual_time.run(job())
+
+    assert [actor.probed for actor in fake.actors] == [[3, 6], [1, 4], [2, 5]]
+
+
+@pytest.mark.parametrize("error", [EngineError("a cache was lost"), ValueError("too long")])
+def test_a_probe_that_fails_has_no_value_and_costs_no_worker(
+    fake: FakeCluster, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(2)
+        fake.actors[1].fail["logprobs"] = error
+        assert await pool.logprobs(probe(), 1) is None
+        assert await pool.logprobs(probe(), 3) == 3
+        return pool
+
+    assert virtual_time.run(job()).restarts == 0
+    assert f"rollout-1, probe under weight version 1: {error}" in caplog.text
+
+
+@pytest.mark.parametrize("death", [RayActorError(), EngineDied("gone"), None])
+def test_a_worker_that_is_lost_over_the_probe_is_replaced(fake: FakeCluster, death: Exception | None) -> None:
+    async def job() -> RolloutPool:
+        pool = await started(1)
+        if death is None:
+            fake.actors[0].seconds_to_probe = 1e9  # longer than the pool's 60 seconds
+        else:
+            fake.actors[0].fail["logprobs"] = death
+        assert await pool.logprobs(probe(), 1) is None
+        assert await pool.logprobs(probe(), 2) is None  # nobody is there to be asked
+        await pool.generate(visit(0), SAMPLING)
+        assert await pool.logprobs(probe(), 3) == 3
+        return pool
+
+    assert virtual_time.run(job()).restarts == 1
 
 
 @pytest.mark.parametrize("seconds", [22.5, 23.0, 23.5])  # it has started at 22 s and holds version 1 at 23 s

@@ -19,6 +19,7 @@ from learner.rl import RlRank, RlReport
 from learner.sequences import rl_sequences
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.codec import encode_group
+from rollout.probe import PROBE_TOKENS, Probe
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Trajectory, VersionSpan
 from tests.unit.plain_policy import LEARNING_RATE, PlainPolicy, alone
@@ -71,9 +72,9 @@ def recipe(rl: dict[str, object]) -> Recipe:
     )
 
 
-def module(folder: Path) -> ResponseLogprobs:
+def module(folder: Path, temperature: float = 1.0) -> ResponseLogprobs:
     chat = ChatFormat(str(folder), ImageLimits())
-    return ResponseLogprobs(load_model(str(folder), Learner(precision="fp32")), chat.barred_token_ids(), 1.0)  # type: ignore[arg-type]
+    return ResponseLogprobs(load_model(str(folder), Learner(precision="fp32")), chat.barred_token_ids(), temperature)  # type: ignore[arg-type]
 
 
 def alone_in_a_row(model: ResponseLogprobs, sequence: TrainingSequence) -> torch.Tensor:
@@ -151,10 +152,15 @@ def one_by_one(
 
 
 def step(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, minibatches: Sequence[Sequence[Group]], settings: Recipe
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    minibatches: Sequence[Sequence[Group]],
+    settings: Recipe,
+    probe: Probe | None = None,
+    temperature: float = 1.0,
 ) -> tuple[ResponseLogprobs, RlReport]:
     """The real rank, with a plain policy."""
-    model, scheduled = module(folder), []
+    model, scheduled = module(folder, temperature), []
 
     def plain(*_: object, steps: int, **__: object) -> PlainPolicy:
         scheduled.append(steps)
@@ -164,7 +170,7 @@ def step(
     monkeypatch.setattr("learner.rl.Policy", plain)
     rank = RlRank(Rank(0, 1, "", 1.0), str(folder), settings, PROMPTS, ImageLimits())
     assert scheduled == [settings.rl.steps * len(minibatches)]
-    return model, rank.step([[encode_group(g) for g in groups] for groups in minibatches], WEIGHTS, VERSION)
+    return model, rank.step([[encode_group(g) for g in groups] for groups in minibatches], WEIGHTS, VERSION, probe)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -189,6 +195,40 @@ def test_a_step_moves_the_weights_as_the_responses_one_by_one_do(
         assert (meters.masked_share > 0) is (name == "icepop")
         assert (meters.capped_share > 0) is (name != "icepop")
         assert meters.reference_kl is None
+
+
+def test_the_first_group_s_longest_response_is_the_probe_where_there_is_none_yet(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    groups = drawn_groups(tiny_model)
+
+    _, report = step(monkeypatch, tiny_model, [groups[1:]], recipe({}))
+
+    assert report.probe_logprobs is None
+    assert report.probe is not None
+    assert report.probe.prompt == PROMPTS[groups[1].prompt_id]
+    longest = max(groups[1].trajectories, key=lambda t: len(t.sample.tokens)).sample.tokens
+    assert report.probe.tokens.tolist() == longest[:PROBE_TOKENS].tolist()
+
+
+def test_the_probe_is_scored_under_the_weights_before_the_step_at_temperature_1_with_no_token_barred(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    probe = Probe(PROMPTS["p2"], np.array([80, 90, 100, 110], np.int32))
+    prompt = ChatFormat(str(tiny_model), ImageLimits()).expand(probe.prompt).token_ids
+    ids = torch.from_numpy(np.concatenate([prompt, probe.tokens]).astype(np.int64))[None]
+
+    def expected(model: ResponseLogprobs) -> list[float]:
+        with torch.no_grad():
+            found = model.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        return found[torch.arange(4), ids[0, len(prompt) :]].tolist()
+
+    model, report = step(monkeypatch, tiny_model, [drawn_groups(tiny_model)], recipe({}), probe, temperature=0.5)
+
+    assert report.probe is None
+    assert report.probe_logprobs is not None
+    assert report.probe_logprobs.tolist() == pytest.approx(expected(module(tiny_model)), abs=1e-5)
+    assert report.probe_logprobs.tolist() != pytest.approx(expected(model), abs=1e-5)
 
 
 def test_a_step_s_metrics_name_all_meters_twice() -> None:

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from rollout.engine import Engine, EngineDied, EngineError, EngineOutput, SamplingSettings
 from rollout.occupancy import Occupancy
+from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.simulated import END_TOKEN, SimulatedEngine, Simulation, checksum_of, spread_for
 from rollout.trajectory import FinishReason, VersionSpan
@@ -80,6 +82,29 @@ def test_requests_pause_for_as_long_as_an_update_takes() -> None:
         return asyncio.get_running_loop().time()
 
     assert virtual_time.run(main()) == pytest.approx(11.5 + 2.0)  # the chunk under way is done by the end
+
+
+def test_engines_give_a_probe_the_same_under_one_version_and_nothing_where_another_comes_under_it() -> None:
+    probe = Probe(prompt(), np.array([3, 4], np.int32))
+
+    async def main() -> list[NDArray[np.float32] | None]:
+        engine, other = SimulatedEngine(FIXED, seed=0), SimulatedEngine(FIXED, seed=1)
+        found = [await engine.logprobs(probe, 0), await other.logprobs(probe, 0), await engine.logprobs(probe, 1)]
+        running = asyncio.create_task(engine.logprobs(probe, 0))
+        await asyncio.sleep(0)
+        await engine.update_weights(1, WEIGHTS)
+        found += [await running, await engine.logprobs(probe, 1)]
+        await engine.close()
+        with pytest.raises(EngineDied, match="before it had scored prompt 'p'"):
+            await engine.logprobs(probe, 1)
+        return found
+
+    first, same, too_early, under_it, second = virtual_time.run(main())
+
+    assert first is not None and same is not None and second is not None
+    assert too_early is under_it is None
+    assert len(first) == 2
+    assert first.tolist() == same.tolist() != second.tolist()
 
 
 def test_a_version_that_is_not_newer_is_refused() -> None:
