@@ -44,7 +44,7 @@ def add_report_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
         help="; ".join(f"{one}: {one.meaning}" for one in Filter) + "; may be given again",
     )
     view.add_argument("--from", dest="source", metavar="SOURCE", help="rollouts, or an evaluation: 'stage 3, seen'")
-    view.add_argument("--search", metavar="TEXT", help="in the response, its answer and the prompt's id")
+    view.add_argument("--search", metavar="TEXT", help="in the response, its answer, the question and the prompt's id")
     view.add_argument("--limit", type=_positive, help="responses at most (default: 20 in a terminal, else all)")
 
 
@@ -92,7 +92,8 @@ def _view(options: argparse.Namespace) -> int:
         raise ValueError(f"got --from {options.source!r}, expected one of: {'; '.join(sources) or 'nothing yet'}")
     limit = options.limit or (20 if console.is_terminal else len(run.rows))
     try:
-        show(chosen(run.rows, options.filters, options.source, options.search), run.prompts, limit, console)
+        rows = chosen(run.rows, run.prompts, options.filters, options.source, options.search)
+        show(rows, run.prompts, limit, console)
         sys.stdout.flush()
     except BrokenPipeError:  # such as `| head` when it has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end

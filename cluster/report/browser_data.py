@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.report.filters import Filter
-from cluster.report.responses import ResponseRow
+from cluster.report.responses import ResponseRow, question
 from cluster.report.run_data import RunData
 from cluster.report.thumbnails import Thumbnails
 from rewards.parse import CharSpan
@@ -106,7 +106,7 @@ def _prompt(row: ResponseRow, run: RunData, thumbnails: Thumbnails, first: int) 
     votes = ", ".join(f"{candidate} {count}" for candidate, count in prompt.counts.items())
     return {
         "id": row.prompt_id,
-        "text": "\n\n".join(message.text.replace("<image>", "").strip() for message in prompt.messages),
+        "text": question(prompt),
         "pictures": [first + number for number in numbers if number is not None],
         "candidates": prompt.candidates,
         "reference": f"annotators: {votes}" if votes else prompt.label,

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 from configs.schema import RewardWeights
 from rewards.parse import CharSpan
+from rollout.prompts import Prompt
 from rollout.trajectory import VersionSpan
 
 RIGHT = 0.5  # from this correctness on an answer counts as right
+
+
+def question(prompt: Prompt) -> str:
+    """What a prompt says in all its turns, without its pictures' places."""
+    return "\n\n".join(message.text.replace("<image>", "").strip() for message in prompt.messages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,27 +10,30 @@ from rich.panel import Panel
 from rich.text import Text
 
 from cluster.report.filters import Filter
-from cluster.report.responses import ResponseRow
+from cluster.report.responses import ResponseRow, question
 from rollout.prompts import Prompt
 
 PLAIN_COLUMNS = ("source", "prompt", "verdict", "answer", "confidence", "total", "versions", "response")
 
 
+Prompts = Mapping[tuple[str, str], Prompt]  # as `RunData` has them
+
+
 def chosen(
-    rows: Iterable[ResponseRow], filters: Sequence[Filter], source: str | None, search: str | None
+    rows: Iterable[ResponseRow], prompts: Prompts, filters: Sequence[Filter], source: str | None, search: str | None
 ) -> Iterator[ResponseRow]:
-    """The rows that all filters keep, of one source, with these words in response, answer or prompt's id."""
-    wanted = None if search is None else search.lower()
+    """The rows that all filters keep, of one source, with these words in them, as the page's search has it."""
+    wanted = (search or "").strip().lower()
     for row in rows:
         if source is not None and row.source != source:
             continue
-        if wanted is not None and wanted not in f"{row.text}\n{row.answer or ''}\n{row.prompt_id}".lower():
+        if wanted and wanted not in _searched(row, prompts.get(row.asked)):
             continue
         if all(one.keeps(row) for one in filters):
             yield row
 
 
-def show(rows: Iterator[ResponseRow], prompts: Mapping[tuple[str, str], Prompt], limit: int, console: Console) -> None:
+def show(rows: Iterator[ResponseRow], prompts: Prompts, limit: int, console: Console) -> None:
     """Print the first `limit` rows: panels in a terminal, lines of tab-separated fields under a header elsewhere."""
     if not console.is_terminal:
         write = console.file.write
@@ -43,6 +46,10 @@ def show(rows: Iterator[ResponseRow], prompts: Mapping[tuple[str, str], Prompt],
     more = sum(1 for _ in rows)
     if more:
         console.print(f"and {more:,} more: --limit shows them", style="dim")
+
+
+def _searched(row: ResponseRow, prompt: Prompt | None) -> str:
+    return "\n".join((row.text, row.answer or "", row.prompt_id, question(prompt) if prompt else "")).lower()
 
 
 def verdict(row: ResponseRow) -> str:

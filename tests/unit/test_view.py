@@ -30,7 +30,7 @@ def shown(
 ) -> str:
     page = io.StringIO()
     console = Console(file=page, force_terminal=terminal, width=100, color_system=None)
-    show(chosen(run.rows, filters, source, search), run.prompts, limit, console)
+    show(chosen(run.rows, run.prompts, filters, source, search), run.prompts, limit, console)
     return page.getvalue()
 
 
@@ -61,9 +61,17 @@ def test_two_filters_keep_what_both_do(run: RunData) -> None:
     assert len(shown(run, Filter.MALFORMED, Filter.SABOTAGE).splitlines()) == 1
 
 
-def test_words_are_found_in_responses_answers_and_ids(run: RunData) -> None:
-    assert len(shown(run, search="ON PURPOSE").splitlines()) == 2
-    assert "\tp7\t" in shown(run, search="p7")
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("ON PURPOSE", 1),  # in a response
+        (" p7 ", 4 * 4 + 3 * 4),  # an id, in rollouts and evaluations
+        ("which mood", 6 + 39 * 4),  # the question of stage 3
+        (SEEN_QUESTION.upper(), 3 * 40),
+    ],
+)
+def test_words_are_found_wherever_the_page_finds_them(run: RunData, search: str, found: int) -> None:
+    assert len(shown(run, search=search).splitlines()) == 1 + found
 
 
 def test_a_terminal_gets_the_question_the_sum_and_what_is_left(run: RunData) -> None:
