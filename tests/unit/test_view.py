@@ -65,7 +65,6 @@ def test_two_filters_keep_what_both_do(run: RunData) -> None:
     ("search", "found"),
     [
         ("ON PURPOSE", 1),  # in a response
-        ("\njoy\np0\n", 5),  # an answer, then the prompt's id; as on the page, the words may be of both
         (" p7 ", 4 * 4 + 3 * 4),  # an id, in rollouts and evaluations
         ("which mood", 6 + 39 * 4),  # the question of stage 3
         (SEEN_QUESTION.upper(), 3 * 40),
