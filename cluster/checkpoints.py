@@ -9,6 +9,7 @@ A name that starts with a dot is of one that was never whole.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from learner.file_sums import FileSum, sync_folder, write_summed
+
+logger = logging.getLogger(__name__)
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 _PREFIX = "step-"
@@ -108,8 +111,11 @@ class CheckpointFolder:
     def _remove_old(self) -> None:
         good = [folder for folder in self.newest_first() if folder not in self._passed_over]
         for folder in (*good[self._kept :], *self._passed_over):
-            shutil.rmtree(folder)
-        self._passed_over.clear()
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:  # somebody has a file of it open on NFS, say: the new checkpoint is as good
+                logger.warning("%s is not removed, which the next checkpoint tries again: %s", folder, error)
+        self._passed_over = {folder for folder in self._passed_over if folder.exists()}
 
     def _aside(self, step: int) -> Path:
         return self.path / f".{_PREFIX}{step:06d}"

@@ -5,6 +5,7 @@ A group waits here for a worker with room, so that its time limit counts what it
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ class RewardService:
         self._recipe = recipe
         self._model_dir = model_dir
         self._rollouts = rollouts
+        self._files: set[Path] = set()  # that were given to workers
         self._at_once = groups_at_once(recipe)
         names = [f"reward-{index}" for index in range(recipe.reward_service.workers)]
         self._supervisor = Supervisor(
@@ -81,14 +83,24 @@ class RewardService:
 
     def _make(self, worker: Worker) -> Any:
         assert worker.room is not None, "it is asked for before"
-        # Each start writes a file of its own: a worker that was given up may still be at its last group.
-        name = worker.name if worker.starts == 0 else f"{worker.name}.{worker.starts}"
         options = RewardActor.options(
             name=next_name(worker.name),
             max_concurrency=self._at_once if self._recipe.rewards.judge else 1,
             **worker.room.options(),
         )
-        return options.remote(self._model_dir, self._recipe, str(self._rollouts / f"{name}.rollouts"))
+        return options.remote(self._model_dir, self._recipe, str(self._new_file(worker.name)))
+
+    def _new_file(self, worker: str) -> Path:
+        """One that no other start of a worker has, in this job or before it.
+
+        A worker that was given up, or whose driver was killed, may still be at its last group; and what was damaged on
+        the disk is left as it is.
+        """
+        names = itertools.chain([worker], (f"{worker}.{number}" for number in itertools.count(1)))
+        files = (self._rollouts / f"{name}.rollouts" for name in names)
+        file = next(file for file in files if file not in self._files and not file.exists())
+        self._files.add(file)
+        return file
 
     async def _ready(self, worker: Worker) -> None:
         await within(worker.actor.start.remote(), self._recipe.rl.seconds_per_wait, f"{worker.name} to start")

@@ -73,6 +73,7 @@ def test_a_job_whose_driver_was_killed_goes_on_as_if_nothing_had_happened(
         time.sleep(0.1)
     with written.open("ab") as file:
         file.write(b"torn")  # what a writer leaves that is killed in the middle of a group
+    left = written.read_bytes()
     before, newest = logged(stage), newest_checkpoint(stage)
     kept = groups_in(newest.folder)
     with started(folder, "resumed", *settings) as (process, told):
@@ -91,6 +92,7 @@ def test_a_job_whose_driver_was_killed_goes_on_as_if_nothing_had_happened(
     sampled = sampled_groups(stage)
     assert sorted(sampled) == list(range(groups_of(recipe)))
     assert {sampled[group] for group in kept} == {1}
+    assert written.read_bytes() == left
 
 
 def is_open(path: Path) -> bool:
@@ -121,4 +123,4 @@ def newest_checkpoint(stage: StageFolder) -> Checkpoint:
 def sampled_groups(stage: StageFolder) -> Counter[int]:
     """How often each group was sampled and scored."""
     files = stage.rollouts.glob("*.rollouts")
-    return Counter(group.group_id for file in files for group in read_rollouts(file))
+    return Counter(group.group_id for file in files for group in read_rollouts(file, strict=False))

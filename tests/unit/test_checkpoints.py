@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,29 @@ def test_what_was_passed_over_and_written_again_stays(tmp_path: Path) -> None:
     write(checkpoints, 1)
 
     assert names(tmp_path) == ["step-000001"]
+
+
+def test_what_cannot_be_removed_costs_no_checkpoint_and_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = CheckpointFolder(tmp_path, 2)
+    write(checkpoints, 1)
+    write(checkpoints, 9)
+    checkpoints.pass_over(tmp_path / "step-000009")
+
+    def in_use(folder: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", in_use)
+        write(checkpoints, 3)
+        write(checkpoints, 4)
+    left = names(tmp_path)
+    write(checkpoints, 5)
+
+    assert left == ["step-000001", "step-000003", "step-000004", "step-000009"]
+    assert names(tmp_path) == ["step-000004", "step-000005"]
+    assert "step-000001 is not removed, which the next checkpoint tries again: [Errno 39]" in caplog.text
 
 
 def test_files_that_this_process_does_not_see_as_a_rank_wrote_them_are_no_checkpoint(tmp_path: Path) -> None:

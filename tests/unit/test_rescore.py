@@ -10,6 +10,7 @@ import pytest
 
 from cluster.rescore import rescore, rescore_table, scored_groups
 from cluster.run_folder import RunFolder
+from cluster.saved_groups import saved_groups
 from configs.load import load_recipe, write_resolved
 from rollout.rollout_file import RolloutWriter
 from rollout.trajectory import Group, Score, Span, Trajectory
@@ -84,6 +85,26 @@ def test_a_group_that_was_scored_twice_counts_once_and_in_the_order_of_admission
     found = scored_groups(run.stage(3).rollouts)
 
     assert [[score.correct for score in scores] for scores in found] == [[0.0, 0.0], [1.0, 0.0]]
+
+
+def test_a_damaged_file_is_read_up_to_there_and_the_others_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_with(tmp_path, *(group(number, BOLD, MEEK) for number in range(6)))
+    damaged = run.stage(3).rollouts / "reward-0.rollouts"  # groups 0, 2 and 4
+    (run.stage(3).rollouts / "reward-2.rollouts").write_text("no rollouts")
+    size = damaged.stat().st_size
+    data = bytearray(damaged.read_bytes())
+    data[size // 2] ^= 0x40
+    damaged.write_bytes(data)
+
+    found = saved_groups(run.stage(3).rollouts)
+
+    assert [group.group_id for group in found] == [0, 1, 3, 5]
+    of_damaged, of_other = caplog.messages
+    assert f"{damaged}: record at byte " in of_damaged
+    assert "reward-2.rollouts: got b'no rollouts', expected a rollout file" in of_other
+    assert damaged.read_bytes() == data
 
 
 @pytest.mark.parametrize("change", ["scoring_rule=log", "log_clip=0.2", "reference=label"])

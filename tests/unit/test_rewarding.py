@@ -188,6 +188,21 @@ def test_a_worker_that_dies_is_replaced_once_and_none_of_its_groups_is_lost(fake
     assert [actor.file for actor in fake.actors] == ["reward-0.rollouts", "reward-1.rollouts", "reward-0.1.rollouts"]
 
 
+def test_no_worker_gets_a_file_that_a_job_before_it_has_written(fake: FakeCluster, tmp_path: Path) -> None:
+    for name in ("reward-0", "reward-0.1", "reward-1.1", "reward-10"):
+        (tmp_path / f"{name}.rollouts").write_text("damaged")
+    fake.failing[0] = {"score": [RayActorError()]}
+
+    async def job() -> None:
+        service = await started(tmp_path, "reward_service.workers=2")
+        await asyncio.gather(*(scored(service, n) for n in range(4)))
+
+    virtual_time.run(job())
+
+    assert [actor.file for actor in fake.actors] == ["reward-0.2.rollouts", "reward-1.rollouts", "reward-0.3.rollouts"]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"damaged"}
+
+
 def test_a_worker_that_hangs_is_killed_and_its_group_scored_by_its_successor(fake: FakeCluster, tmp_path: Path) -> None:
     async def job() -> float:
         service = await started(tmp_path, OWN)
