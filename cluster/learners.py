@@ -42,12 +42,13 @@ class LearnerGroup:
     ) -> Self:
         """Create the ranks and call `start(rank, *arguments)` on each; large arguments are stored once.
 
-        They are in `room`, or in one of their own. Raises NoRoom where the cluster has none.
+        They are in `room`, or in one of their own. Raises NoRoom where the cluster has none, and LearnerLost.
         """
         group = cls([], seconds_per_wait, room or Room(learner_ranks(settings)))
         try:
             ranks = await group._create(kind, settings)
-            address = await within(group._actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
+            placed = within(group._actors[0].address.remote(), seconds_per_wait, "learner-0 to be placed")
+            (address,) = await results_of({"learner-0": asyncio.create_task(placed)}, "address")
             if settings.cores is not None:  # before they load a model and start threads
                 await group._gather("keep_on", [(rank.cores[0], n) for n, rank in enumerate(ranks) if rank.cores])
             stored = [ray.put(argument) for argument in arguments]

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from collections.abc import Mapping
 
-from urllib3 import PoolManager, Retry, Timeout
+from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
 
 from cluster.breaker import CircuitBreaker
@@ -41,6 +42,7 @@ class RemoteJudge:
     def __init__(self, settings: Judge) -> None:
         """Nothing is sent yet. Raises ValueError where the variable that should hold the token does not."""
         self._url = settings.url
+        self._seconds, self._seconds_at_most = settings.seconds_per_request, settings.seconds_at_most
         self._token = _token(settings.token_variable)
         self._headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         self._connections = PoolManager(
@@ -80,11 +82,12 @@ class RemoteJudge:
         return verdict
 
     def _score(self, question: Mapping[str, str]) -> float:
+        limit = time.monotonic() + self._seconds_at_most
         try:
             with self._connections.request(
                 "POST", self._url, json=question, headers=self._headers, redirect=False, preload_content=False
             ) as response:
-                body = response.read(BODY_AT_MOST + 1)
+                body = self._body(response, min(limit, time.monotonic() + self._seconds))
         except HTTPError as error:
             raise JudgeError(f"the judge at {self._url} gave no verdict: {error}") from error
         score = _read_score(response.status, body)
@@ -94,6 +97,18 @@ class RemoteJudge:
                 '{"score": a number in [0, 1]}'
             )
         return score
+
+    def _body(self, response: BaseHTTPResponse, limit: float) -> bytes:
+        """An answer, as far as a score may go. Raises JudgeError where it goes on after `limit`, a monotonic time.
+
+        The limits of the connections are of each piece: an answer that comes byte by byte would keep all of them.
+        """
+        body = b""
+        while len(body) <= BODY_AT_MOST and (piece := response.read1(BODY_AT_MOST + 1 - len(body))):
+            body += piece
+            if time.monotonic() > limit:
+                raise JudgeError(f"the judge at {self._url} gave no verdict: its answer is not whole after its time")
+        return body
 
     def _shown(self, body: bytes) -> bytes:
         """The beginning of an answer, for a log: without the token, which a judge may repeat in what it says."""

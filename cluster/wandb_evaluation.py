@@ -27,8 +27,12 @@ def tell_wandb(folder: Path, stage: str, step: int, recipe: Recipe, evaluated: M
     run = wandb_run(folder, stage, recipe)
     if run is None:
         return
-    lines = (wandb_line(name, found, recipe.evaluation) for name, found in evaluated.items())
-    run.log_evaluation({key: value for line in lines for key, value in line.items()}, step)
+
+    def line() -> dict[str, object]:
+        lines = (wandb_line(name, found, recipe.evaluation) for name, found in evaluated.items())
+        return {key: value for line in lines for key, value in line.items()}
+
+    run.log_evaluation(line, step)
     run.finish(exit_code=0)
 
 

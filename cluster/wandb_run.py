@@ -41,10 +41,12 @@ class WandbRun:
         """Keep the code that runs, and the complete recipe, with the run; the same twice is kept once."""
         self._ask(lambda run: run.log_artifact(source_of(recipe)))
 
-    def log_evaluation(self, found: Mapping[str, object], step: int) -> None:
-        """Take numbers, tables and pictures of the model after `step`, as a line behind all there are."""
-        line = {EVALUATED_STEP: step, **found}
-        self._ask(lambda run: run.log(line, step=max(run.step, step + 1)))
+    def log_evaluation(self, found: Callable[[], Mapping[str, object]], step: int) -> None:
+        """Take numbers, tables and pictures of the model after `step`, as a line behind all there are.
+
+        They are made here: tables and pictures are wandb's, who writes files for them.
+        """
+        self._ask(lambda run: run.log({EVALUATED_STEP: step, **found()}, step=max(run.step, step + 1)))
 
     def finish(self, exit_code: int) -> None:
         """End the run, within `SECONDS_TO_FINISH`."""
@@ -62,13 +64,28 @@ class WandbRun:
 
 
 def wandb_run(folder: Path, stage: str, recipe: Recipe) -> WandbRun | None:
-    """The run that lines go to; None where the recipe wants none. A refused key raises wandb's own error.
+    """The run that lines go to; None where the recipe wants none, or none can be begun, which is logged.
 
-    Where there is no key, or the service cannot be reached, they go to files in `folder`.
+    Where there is no key, or the service cannot be reached, they go to files in `folder`. A refused key raises wandb's
+    own error.
     """
     if recipe.wandb.mode is WandbMode.DISABLED:
         return None
-    import wandb  # here: it takes a second to import, and most runs do without
+    from wandb.errors import AuthenticationError  # here: it takes a second to import, and most runs do without
+
+    try:
+        return _begun(folder, stage, recipe)
+    except AuthenticationError:
+        raise
+    except Exception:  # of other processes, and of many kinds
+        logger.exception("%s: WEIGHTS & BIASES DOES NOT START; the lines are in log.jsonl alone", stage)
+        release_service()
+        return None
+
+
+def _begun(folder: Path, stage: str, recipe: Recipe) -> WandbRun:
+    """The run, online where that is wanted and can be, else offline."""
+    import wandb
     from wandb.errors import AuthenticationError, CommError
 
     # A resumed job goes on in the same run; which one that is lies beside the log, and goes where that goes.

@@ -9,7 +9,7 @@ import sys
 from cluster.ray_job import submission_id
 
 _VARIABLE = "WANDB_SERVICE"
-_SECONDS_TO_START = 300.0  # a process imports wandb; busy machines are slow at it
+_SECONDS_TO_START = 60.0  # a process imports wandb, busy machines are slow at it; the job stands still meanwhile
 _IDLE = "60s"  # after the last run was closed it ends by itself
 
 
@@ -17,7 +17,7 @@ def keep_service() -> None:
     """In a Ray job, have the service started by a process that ends at once, and so be no child of the job's.
 
     `ray job stop` sends its signal to all of a job's children. The service would end before the run is closed. Raises
-    RuntimeError where it does not start.
+    RuntimeError or TimeoutExpired where it does not start.
     """
     if submission_id() is None or _VARIABLE in os.environ:
         return

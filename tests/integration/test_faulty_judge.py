@@ -1,4 +1,4 @@
-"""A judge that is slow, then wrong, then gone, and comes back: simulated engines, real reward workers and Ray."""
+"""A judge that is slow, drips, is wrong, then gone, and comes back: simulated engines, real reward workers and Ray."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 GROUPS, STEPS = 8, 12
 SECONDS_PER_REQUEST = 0.5
-FAULTS = ("slow", "wrong", "gone")
+FAULTS = ("slow", "dripping", "wrong", "gone")
 WELL, EACH = 64, 12  # questions before the first fault, and during each
 SETTINGS = Settings(
     Fleet(4, Simulation(seconds_per_token=0.005), ANSWERS),
@@ -69,7 +69,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if fault != "dripping":
+            self.wfile.write(body)
+            return
+        for byte in body:
+            self.wfile.write(bytes([byte]))
+            time.sleep(SECONDS_PER_REQUEST / 4)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -85,7 +90,7 @@ def judge() -> Iterator[FaultyJudge]:
         thread.join()
 
 
-def test_a_judge_that_is_slow_wrong_and_gone_costs_responses_and_groups_and_not_the_run(
+def test_a_judge_that_is_slow_drips_is_wrong_and_gone_costs_responses_and_groups_and_not_the_run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("r")

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError
 
+import cluster.learners
 from cluster.learner_loss import SECONDS_TO_TELL, LearnerLost, results_of, through_losses
+from cluster.learners import LearnerGroup
+from configs.bundles import learner_ranks
+from configs.schema import Learner
 from tests.unit import virtual_time
+from tests.unit.fake_room import FakeRoom
 
 
 async def ends(after: float, outcome: Any) -> Any:
@@ -54,6 +60,22 @@ def test_a_rank_that_fails_by_itself_is_told_as_it_is_though_others_still_wait_f
         return asyncio.get_running_loop().time()
 
     assert virtual_time.run(job()) == 1.0 + SECONDS_TO_TELL
+
+
+def test_a_rank_that_is_lost_before_it_says_where_it_is_met_is_a_lost_rank_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    dying = SimpleNamespace(address=SimpleNamespace(remote=lambda: ends(1.0, RayActorError())))
+    settings, killed = Learner(ranks=1), list[object]()
+    monkeypatch.setattr(cluster.learners, "_actor", lambda *_: dying)
+    monkeypatch.setattr(cluster.learners.ray, "kill", killed.append)
+
+    async def job() -> None:
+        room: Any = FakeRoom(learner_ranks(settings))
+        with pytest.raises(LearnerLost, match="learner-0 was lost in `address`"):
+            await LearnerGroup.start(object, settings, (), 60.0, room)
+        assert room.removed
+
+    virtual_time.run(job())
+    assert killed == [dying]
 
 
 class Stage:

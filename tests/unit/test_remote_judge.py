@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Server:
     planned: list[tuple[int, bytes] | tuple[int, bytes, dict[str, str]]] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     silence: threading.Event | None = None  # answers wait for it
+    seconds_per_byte: float = 0.0  # of an answer
     lock: threading.Lock = field(default_factory=threading.Lock)
     hung_up: threading.Event = field(default_factory=threading.Event)  # a client did, before the answer's end
 
@@ -42,7 +44,12 @@ class Server:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(text)))
         handler.end_headers()
-        handler.wfile.write(text)
+        if not self.seconds_per_byte:
+            handler.wfile.write(text)
+            return
+        for byte in text:
+            handler.wfile.write(bytes([byte]))
+            threading.Event().wait(self.seconds_per_byte)  # pauses stand for `time.sleep`, the whole process's
 
 
 @pytest.fixture
@@ -219,6 +226,24 @@ def test_a_judge_that_does_not_answer_in_time_is_given_up(server: Server, judge:
         judge(seconds_per_request=0.2, attempts=2)("a", "b")
 
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_judge_whose_answer_drips_is_given_up_in_its_time(server: Server, judge: Ask, attempts: int) -> None:
+    server.seconds_per_byte, server.planned = 0.05, [(200, b'{"score": 1}' + b" " * 500)]
+    began = time.monotonic()
+
+    with pytest.raises(JudgeError, match="gave no verdict: its answer is not whole after its time"):
+        judge(seconds_per_request=0.5, attempts=attempts)("a", "b")
+
+    assert time.monotonic() - began < 10.0  # the whole of it would take 25 s
+    assert server.hung_up.wait(30)
+
+
+def test_an_answer_that_drips_and_is_whole_in_time_is_a_verdict(server: Server, judge: Ask) -> None:
+    server.seconds_per_byte, server.planned = 0.01, [RIGHT]
+
+    assert judge(seconds_per_request=60.0)("a", "b") == 1.0
 
 
 def test_a_judge_that_is_not_there_is_given_up(pauses: list[float]) -> None:

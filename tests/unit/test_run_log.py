@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import wandb
 from hypothesis import given
 from hypothesis import strategies as st
+from wandb.errors import AuthenticationError, UsageError
 from wandb.proto.wandb_internal_pb2 import Record
 
 from cluster import wandb_service
@@ -259,6 +261,57 @@ def test_where_wandb_cannot_be_reached_the_run_goes_on_and_its_lines_are_kept(
     records = wandb_records(tmp_path / "run")
     assert [defined(record) for record in records if record.HasField("history")] == [{"reward": 0.5}]
     assert exit_codes(records) == [0]
+
+
+@pytest.mark.usefixtures("only_here")
+@pytest.mark.parametrize(
+    ("outcome", "cause"),
+    [
+        (subprocess.TimeoutExpired("wandb", 60.0), "timed out after 60.0 seconds"),
+        (subprocess.CompletedProcess([], 1, "", "no port is free"), "failed: no port is free"),
+    ],
+)
+def test_where_wandbs_service_does_not_start_the_run_goes_on_without_and_says_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    outcome: Exception | subprocess.CompletedProcess[str],
+    cause: str,
+) -> None:
+    def started(*_: object, timeout: float, **__: object) -> subprocess.CompletedProcess[str]:
+        assert timeout <= 60  # nothing else is done meanwhile
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(wandb_service, "submission_id", lambda: "a-job")
+    monkeypatch.setattr(subprocess, "run", started)
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
+
+    with RunLog(tmp_path / "run", "stage3", COLUMNS, recipe(WandbMode.OFFLINE)) as run:
+        run.log({"reward": 0.5}, 1)
+
+    assert "stage3: WEIGHTS & BIASES DOES NOT START" in caplog.text
+    assert cause in caplog.text
+    assert [line["step"] for line in on_disk(tmp_path / "run")] == [1]
+
+
+@pytest.mark.usefixtures("only_here")
+def test_a_run_that_wandb_refuses_is_logged_without_but_a_wrong_key_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(**_: object) -> None:
+        raise errors.pop()
+
+    errors = [AuthenticationError("who are you?"), UsageError("no such project")]
+    monkeypatch.setattr(wandb, "init", refused)
+
+    with RunLog(tmp_path / "run", "stage3", COLUMNS, recipe(WandbMode.OFFLINE)) as run:
+        run.log({"reward": 0.5}, 1)
+    assert "UsageError: no such project" in caplog.text
+
+    with pytest.raises(AuthenticationError, match="who are you"):
+        RunLog(tmp_path / "run", "stage3", COLUMNS, recipe(WandbMode.OFFLINE))
 
 
 @pytest.mark.usefixtures("only_here")

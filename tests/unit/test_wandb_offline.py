@@ -218,6 +218,20 @@ def test_a_stage_without_confidences_has_numbers_alone(tmp_path: Path) -> None:
     assert not [key for key in line if "reliability_" in key or key.endswith("rollouts")]
 
 
+def test_an_evaluation_that_wandb_cannot_take_is_not_lost_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(wandb, "Table", full)
+
+    tell_wandb(tmp_path, "stage3", 40, recipe(), {"seen": evaluated([said("p", "a", 0.75, "a")])})
+
+    assert "WEIGHTS & BIASES FAILED" in caplog.text
+    assert "No space left on device" in caplog.text
+
+
 def test_without_wandb_an_evaluation_writes_nothing(tmp_path: Path) -> None:
     tell_wandb(tmp_path, "stage3", 40, recipe("disabled"), {"seen": evaluated([said("p", "a", 0.75, "a")])})
 
