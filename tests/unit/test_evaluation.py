@@ -60,8 +60,10 @@ class FakePool:
 
     responses: Mapping[str, Sequence[str]]  # by prompt, one a sample
     cut: frozenset[str] = frozenset()  # prompts whose responses reach the length limit
-    size: int = 1
     sampling: list[SamplingSettings] = field(default_factory=list)
+
+    def enough(self, samples_per_group: int) -> int:
+        return 64
 
     async def generate(self, visit: Visit, sampling: SamplingSettings) -> Any:
         self.sampling.append(sampling)

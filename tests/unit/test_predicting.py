@@ -37,8 +37,10 @@ class FakePool:
     """Answers as it is told to, the last prompt first; what is to be raised comes after all answers."""
 
     responses: Mapping[str, Sequence[str] | Exception]
-    size: int = 1
     asked: list[tuple[str, int, SamplingSettings]] = field(default_factory=list)
+
+    def enough(self, samples_per_group: int) -> int:
+        return 64
 
     async def generate(self, visit: Visit, sampling: SamplingSettings) -> Any:
         self.asked.append((visit.prompt.prompt_id, visit.samples, sampling))
