@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 PREPARING, TRAINING, SEEDING, EVALUATING = "preparing", "training", "seeding confidences for", "evaluating"
 ENDED, STOPPED, FAILED = "ended", "stopped", "failed"
+_SECONDS_FOR_A_LOOK = 1.0  # at the lock, which `caliber status` takes for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def working_in(folder: Path) -> Iterator[JobBook]:
     """Have a run's folder to oneself. Raises ValueError where another job has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with _file(folder).open("a+", encoding="utf-8") as file:
-        if not _lock(file, fcntl.LOCK_EX):
+        if not _locked(file):
             raise ValueError(f"{folder} is in use: {last_entry(folder)}. Wait for that job, or stop it first")
         file.seek(0)
         if not f"\n{file.read()}".endswith("\n"):
@@ -104,6 +105,14 @@ def in_use(folder: Path) -> bool:
         return False
     with _file(folder).open(encoding="utf-8") as file:
         return not _lock(file, fcntl.LOCK_SH)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the file is this job's now; who only looks whether it is another's has it for a moment."""
+    until = time.monotonic() + _SECONDS_FOR_A_LOOK
+    while not (locked := _lock(file, fcntl.LOCK_EX)) and time.monotonic() < until:
+        time.sleep(_SECONDS_FOR_A_LOOK / 20)
+    return locked
 
 
 def _lock(file: IO[str], kind: int) -> bool:

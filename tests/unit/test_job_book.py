@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ def test_a_folder_is_one_jobs_alone_while_it_works_there(tmp_path: Path) -> None
     assert not in_use(tmp_path)
     with working_in(tmp_path):
         pass
+
+
+def test_a_job_that_begins_as_its_folder_is_looked_at_has_it(tmp_path: Path) -> None:
+    with working_in(tmp_path):
+        pass
+
+    with (tmp_path / "jobs.jsonl").open(encoding="utf-8") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)  # as `in_use` does
+        end = threading.Timer(0.3, fcntl.flock, (looked_at, fcntl.LOCK_UN))
+        end.start()
+        with working_in(tmp_path):
+            assert in_use(tmp_path)
+        end.join()
 
 
 @pytest.mark.parametrize(
