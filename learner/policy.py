@@ -24,6 +24,7 @@ from learner.adapter_files import ADAPTER_FOLDER, write_adapter
 from learner.architecture import model_class
 from learner.batching import Layout, MicroBatch
 from learner.checkpoint_reading import weights_only
+from learner.dropout import end_dropout, without_dropout
 from learner.fp32_head import Fp32Head
 from learner.lora import Mergeable, adapter_parameters, add_adapters, mergeable_parameters, without_adapters
 from learner.shards import ShardFiles, refuse_other_ranks
@@ -162,14 +163,16 @@ def _schedule(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
 
 
 def load_model(folder: str, learner: Learner) -> PreTrainedModel:
-    """The Hugging Face model in `folder`, with its vision tower where it has one."""
-    kind = model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    model = kind.from_pretrained(
+    """The Hugging Face model in `folder`, with its vision tower where it has one, and without dropout."""
+    config = without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    model = model_class(config).from_pretrained(
         folder,
+        config=config,
         dtype=_DTYPES[learner.precision],
         attn_implementation=learner.attention,
         trust_remote_code=False,
     )
+    end_dropout(model)
     if learner.fp32_head:
         model.set_output_embeddings(Fp32Head(model.get_output_embeddings()))
     if learner.gradient_checkpointing:

@@ -31,8 +31,8 @@ class LearnerRank:
     def save_checkpoint(self, folder: Path) -> ShardFiles:
         """Have weights, optimizer and schedule written as they are now; returns this rank's files.
 
-        There is no random state to keep: what a step trains on is a function of its number or given to it, and the
-        models have no dropout.
+        There is no random state to keep: what a step trains on is a function of its number or given to it, and models
+        are loaded without their dropout.
         """
         return self._policy.save_checkpoint(folder)
 
