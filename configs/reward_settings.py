@@ -167,7 +167,8 @@ class Rewards(Section):
     baseline: Baseline = Baseline.MEAN
     """Baseline of the advantages."""
     divide_by_std: bool = False
-    """Divide advantages by their group's standard deviation (GRPO): biases every proper score; joint credit only."""
+    """Divide advantages by their group's standard deviation (GRPO), the population's, plus 1e-4: biases every proper
+    score; joint credit only."""
     confidence_gradient: ConfidenceGradient = ConfidenceGradient.SAMPLED
     """Exact: no noise from the confidence that happened to be sampled, for a few more tokens in the learner."""
     confidence_token_weight: PositiveFloat = 1.0

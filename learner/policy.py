@@ -16,6 +16,7 @@ from pathlib import Path
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from transformers import AutoConfig, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
@@ -230,6 +231,10 @@ class Policy:
             lr_scheduler=lambda wrapped: torch.optim.lr_scheduler.LambdaLR(wrapped, _schedule(optimizer, steps)),
             config=config,
         )
+        if isinstance(self._engine.optimizer, FP16_UnfusedOptimizer):  # so it is called in bf16 without ZeRO, too
+            # It has taken a step without gradients to make room for Adam's moments: that counted, and decayed weights.
+            self._engine.optimizer.state.clear()
+            self._engine.optimizer.refresh_fp32_params()
         self._engine.checkpoint_engine = self._files = ShardFiles()
         # Scripts that it puts beside a checkpoint: the one thing it writes without that engine, and on rank 0 alone.
         self._engine._copy_recovery_script = lambda folder: None

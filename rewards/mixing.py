@@ -59,7 +59,8 @@ def advantages(rewards: Floats, baseline: Baseline, counted: Mask, *, divide_by_
     its well-formed siblings happened to state.
 
     Not divided by the group's standard deviation, unless asked: the divisor depends on how the group's answers fell,
-    so what is maximised is no longer the proper score, and confidences become extreme (arXiv 2508.11800).
+    so what is maximised is no longer the proper score, and confidences become extreme (arXiv 2508.11800). Asked, it is
+    the population's, the root of the mean square over the members that count, plus 1e-4.
     The mean holds the member's own reward, which shrinks advantages by (n - 1) / n; leave-one-out does not
     (Kool et al., Buy 4 REINFORCE Samples, Get a Baseline for Free, 2019).
     """

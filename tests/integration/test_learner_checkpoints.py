@@ -1,4 +1,7 @@
-"""Checkpoints of real ranks, two of them under ZeRO-3 with groups from the object store; one meets a full disk."""
+"""Checkpoints of real ranks, two of them under ZeRO-3 with groups from the object store; one meets a full disk.
+
+And what leaves them: whole weights, of which no rank gathers more at once than a bucket.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
+from transformers import AutoModelForImageTextToText
 
 from cluster.checkpoints import CheckpointFolder
 from cluster.job_checkpoints import JobCheckpoints
-from cluster.learner_actors import SftActor
+from cluster.learner_actors import _CHECKPOINT, SftActor, _LearnerShell
 from cluster.learners import LearnerGroup
 from configs.schema import Learner, Optimizer, Precision, Sft
+from learner.policy import Policy, Rank, join
 from rollout.chat import ImageLimits
 from rollout.codec import encode_group
 from rollout.prompts import Message, Prompt
@@ -116,3 +122,44 @@ def test_without_zero_a_checkpoint_is_taken_up_by_another_number_of_ranks(
         assert resumed == pytest.approx([on.loss, further.loss], rel=1e-4)
 
     asyncio.run(job())
+
+
+@ray.remote(concurrency_groups=_CHECKPOINT)
+class Sending(_LearnerShell):
+    """A rank that only hands its weights out."""
+
+    def start(self, rank: Rank, model_dir: str) -> None:
+        join(rank)
+        self._policy = Policy(model_dir, LEARNER, STAGE.optimizer, steps=1)
+
+    def buckets(self, bytes_per_bucket: int) -> tuple[list[dict[str, torch.Tensor]], list[int]]:
+        """The buckets, and the values that this rank holds whole after each."""
+        buckets, held = [], []
+        for bucket in self._policy.weight_buckets(bytes_per_bucket):
+            buckets.append(bucket)
+            held.append(sum(p.numel() for p in self._policy._model.parameters()))
+        return buckets, held
+
+
+def test_under_zero_3_weights_are_gathered_bucket_by_bucket_on_every_rank(own_ray: None, tiny_model: Path) -> None:
+    limit = 40_000  # bytes
+
+    async def job() -> list[tuple[list[dict[str, torch.Tensor]], list[int]]]:
+        learners = await LearnerGroup.start(Sending, LEARNER, (str(tiny_model),), 300.0)
+        try:
+            return await learners.call("buckets", limit)
+        finally:
+            learners.close()
+
+    (buckets, held), (others, held_too) = asyncio.run(job())
+
+    model = AutoModelForImageTextToText.from_pretrained(tiny_model, dtype=torch.float32)
+    found = {name: tensor for bucket in buckets for name, tensor in bucket.items()}
+    torch.testing.assert_close(found, {name: p.detach() for name, p in model.named_parameters()}, rtol=0, atol=0)
+    assert sum(map(len, buckets)) == len(found)  # none comes twice
+    for bucket in buckets:
+        *before, _ = [tensor.nbytes for tensor in bucket.values()]
+        assert sum(before) < limit
+    assert all(sum(tensor.nbytes for tensor in bucket.values()) >= limit for bucket in buckets[:-1])
+    assert others == [{}] * len(buckets) and len(buckets) > 5
+    assert held == held_too == [0] * len(buckets)

@@ -100,6 +100,18 @@ def test_leave_one_out_compares_a_member_with_the_others() -> None:
     assert advantages(rewards, Baseline.LEAVE_ONE_OUT, counted) == pytest.approx([0.75, 0.0, -0.75, 0.0])
 
 
+@pytest.mark.parametrize("baseline, gained", [(Baseline.MEAN, 1.0), (Baseline.LEAVE_ONE_OUT, 4 / 3)])
+def test_the_standard_deviation_divided_by_is_the_population_s_of_the_members_that_count(
+    baseline: Baseline, gained: float
+) -> None:
+    rewards, counted = np.array([3.0, 100.0, 1.0, 1.0, 3.0]), np.array([True, False, True, True, True])
+
+    found = advantages(rewards, baseline, counted, divide_by_std=True)
+
+    # Mean 2, mean square of what is apart from it 1; a sample's standard deviation would be the root of 4 / 3.
+    assert found * 1.0001 == pytest.approx([gained, 0.0, -gained, -gained, gained], rel=1e-9)
+
+
 @given(rewards_and_counted())
 def test_leave_one_out_is_each_reward_less_the_mean_of_the_others(drawn: tuple[Floats, Mask]) -> None:
     rewards, counted = drawn

@@ -19,9 +19,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from configs.schema import Response
+from configs.schema import Learner, Precision, Response
 from learner.batching import MicroBatch, TrainingSequence, collate
-from learner.policy import ResponseLogprobs
+from learner.policy import ResponseLogprobs, load_model
 from learner.scratch import train_tokenizer
 from learner.tree import Branches, ConfidenceTree, confidence_tree
 from rollout.chat import Expanded
@@ -285,3 +285,31 @@ def test_so_it_has_with_pictures_which_are_encoded_once(tiny_model: Path) -> Non
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
 
     assert_prompts_can_be_shared(model, groups_of(sequences, tokenizer, 200), image_token_id)
+
+
+def test_what_is_recomputed_in_the_backward_pass_gives_the_same_gradients_of_shared_rows_with_pictures(
+    tiny_model: Path,
+) -> None:
+    _, sequences, image_token_id = picture_case(tiny_model)
+    groups = groups_of(sequences, AutoTokenizer.from_pretrained(tiny_model), 200)
+    batch = collate(groups, pad_token_id=0, image_token_id=image_token_id)
+    tree, tokens = batch.tree, len(batch.targets)
+    assert tree is not None and batch.pixel_values is not None
+
+    def found(gradient_checkpointing: bool) -> tuple[int, dict[str, torch.Tensor]]:
+        """How often the first layers of both towers were gone through, and the gradients."""
+        passes: list[torch.nn.Module] = []
+        settings = Learner(precision=Precision.FP32, gradient_checkpointing=gradient_checkpointing)
+        model = load_model(str(tiny_model), settings).double().train()
+        for attention in (model.model.language_model.layers[0].self_attn, model.model.visual.blocks[0].attn):
+            attention.register_forward_pre_hook(lambda module, _: passes.append(module))
+        logprobs = ResponseLogprobs(model, BARRED, TEMPERATURE)(batch)
+        made = gradients(model, logprobs[:tokens].sum() + tree.expected(logprobs[tokens:]))
+        return len(passes), made
+
+    (once, right), (twice, recomputed) = found(False), found(True)
+
+    assert recomputed.keys() == right.keys()
+    for name in right:
+        torch.testing.assert_close(recomputed[name], right[name])
+    assert (once, twice) == (2, 4)
