@@ -1,8 +1,9 @@
 """How much memory a recipe's model states need, from the number of its parameters.
 
 Model states as in ZeRO (arXiv 1910.02054, section 3.1): weights, gradients, and for mixed precision
-an fp32 master copy with Adam's two moments, 12 bytes a parameter. Activations, buffers and
-fragmentation come on top; they depend on the data and are not estimated.
+an fp32 master copy with Adam's two moments, 12 bytes a parameter. Gradients that ZeRO splits over ranks
+are summed in fp32. Activations, buffers and fragmentation come on top; they depend on the data and are
+not estimated.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def estimate_memory(recipe: Recipe, size: ModelSize) -> Memory:
     with_reference = recipe.rl.kl_weight > 0 and learner.lora is None  # else the model without its adapters serves
     return Memory(
         rank_weights=_share(size.parameters + beside, learner, from_stage=3) * weight,
-        rank_gradients=_share(size.trained, learner, from_stage=2) * weight,
+        rank_gradients=_share(size.trained, learner, from_stage=2) * (4 if learner.zero_stage >= 2 else weight),
         rank_optimizer=_share(size.trained, learner, from_stage=1) * _optimizer_bytes(learner),
         rank_reference=size.parameters * weight if with_reference else 0,
         engine_weights=(_divided(size.parameters, engine.tensor_parallel) + beside_engine) * _BYTES[engine.precision],

@@ -161,7 +161,7 @@ class Learner(Section):
     """Cores that a node's ranks are kept on, an entry for each ("0-3", "4-7,12"), dealt out in turn on each node; the
     system places them if not set."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage; from 2 on gradients are summed over micro-batches in fp32, whatever the precision."""
     precision: Precision = Precision.BF16
     """Precision of the forward and backward pass; master weights are fp32."""
     fp32_head: bool = False

@@ -18,7 +18,8 @@ class Parity:
 
     What is left of the mismatch there is arithmetic: precision, temperature, pictures prepared otherwise.
     A response that new weights came under does not count, its newest tokens neither: the engine sampled
-    them over keys and values of the older weights.
+    them over keys and values of the older weights. One that waited in the engine's queue while they came is not
+    told apart: it may stand behind a prompt that a sibling had computed under the older ones.
     """
 
     def __init__(self, version: int) -> None:

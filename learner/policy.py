@@ -140,12 +140,16 @@ def _laid_out(body: PreTrainedModel, batch: MicroBatch, layout: Layout, dtype: t
 
 
 def _deepspeed_config(learner: Learner, optimizer: Optimizer) -> dict[str, object]:
+    # Summed in bf16, what one of many micro-batches adds is lost. DeepSpeed refuses this under ZeRO 0, and under ZeRO 1
+    # would keep the whole model's gradients in fp32 on every rank.
+    in_fp32 = {"data_types": {"grad_accum_dtype": "fp32"}} if learner.zero_stage >= 2 else {}
     return {
         "train_micro_batch_size_per_gpu": 1,  # micro-batches are ours; DeepSpeed only divides by this
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.max_grad_norm,
         "zero_optimization": {"stage": learner.zero_stage},
         "bf16": {"enabled": learner.precision is Precision.BF16},
+        **in_fp32,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }

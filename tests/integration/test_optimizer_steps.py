@@ -95,3 +95,19 @@ def test_the_first_steps_are_adams(tiny_model: Path, zero_stage: int) -> None:
     right = of_all(by_torch(tiny_model, learner, micro_batches(1)))
     # Where a gradient is next to nothing its sign, and so Adam's step, is a matter of rounding.
     assert (found - right).norm() < 0.1 * (right - before).norm()
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_nothing_is_lost_of_the_gradients_of_many_micro_batches(tiny_model: Path, zero_stage: int) -> None:
+    still = OPTIMIZER.model_copy(update={"learning_rate": 1e-12})
+    policy = Policy(str(tiny_model), Learner(precision=Precision.BF16, zero_stage=zero_stage), still, steps=2)
+    (batch,) = micro_batches(1)
+
+    def norm(alike: int) -> float:
+        policy.step([batch] * alike, loss)
+        found = policy.grad_norm()
+        assert found is not None
+        return found
+
+    # A sum of equal values in bf16 stands still before the 257th at the latest.
+    assert norm(400) == pytest.approx(norm(1), rel=5e-3)

@@ -108,8 +108,8 @@ def test_without_a_parameter_count_there_is_no_memory_estimate(tmp_path: Path) -
     [
         (0, "bf16", 6000, 6000, 36000),
         (1, "bf16", 6000, 6000, 12000),
-        (2, "bf16", 6000, 2000, 12000),
-        (3, "bf16", 2000, 2000, 12000),
+        (2, "bf16", 6000, 4000, 12000),  # gradients in fp32
+        (3, "bf16", 2000, 4000, 12000),
         (0, "fp32", 12000, 12000, 24000),  # the weights are their own master copy
         (3, "fp32", 4000, 4000, 12000),
     ],
@@ -135,7 +135,7 @@ def test_a_kl_term_costs_a_second_model(tmp_path: Path) -> None:
 
     assert memory is not None
     assert memory.rank_reference == 6000
-    assert memory.rank == 2000 + 2000 + 12000 + 6000
+    assert memory.rank == 2000 + 4000 + 12000 + 6000
 
 
 def test_a_model_without_its_adapters_is_its_own_reference(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_model_without_its_adapters_is_its_own_reference(tmp_path: Path) -> No
 
     assert memory is not None
     assert memory.rank_reference == 0
-    assert memory.rank == 2 * 1100 + 2 * 100 + 12 * 100  # of three ranks
+    assert memory.rank == 2 * 1100 + 4 * 100 + 12 * 100  # of three ranks
 
 
 def test_adapters_that_travel_alone_stand_beside_an_engines_weights(tmp_path: Path) -> None:
