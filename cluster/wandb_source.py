@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import wandb
 
 _PACKAGES = (cluster, configs, learner, rewards, rollout)
-_KINDS = {".py", ".yaml"}
+_COMPILED = "__pycache__"
 
 
 def source_of(recipe: Recipe) -> wandb.Artifact:
@@ -27,7 +27,7 @@ def source_of(recipe: Recipe) -> wandb.Artifact:
     artifact = wandb.Artifact(f"source-{recipe.name}", type="source")
     for package in _PACKAGES:
         (folder,) = map(Path, package.__path__)
-        for file in sorted(path for path in folder.rglob("*") if path.suffix in _KINDS):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and _COMPILED not in path.parts):
             artifact.add_file(str(file), name=file.relative_to(folder.parent).as_posix())
     with artifact.new_file("recipe.yaml", mode="w", encoding="utf-8") as text:
         text.write(resolved(recipe))

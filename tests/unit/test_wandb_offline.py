@@ -112,8 +112,8 @@ def test_the_code_and_the_complete_recipe_are_saved(tmp_path: Path) -> None:
 
     files = {entry.path: Path(entry.local_path) for entry in saved.manifest.contents}
     assert saved.type == "source"
-    assert {"cluster/controller.py", "learner/losses.py", "configs/emoji/demo.yaml", "recipe.yaml"} <= set(files)
-    assert {Path(path).suffix for path in files} == {".py", ".yaml"}
+    assert {"cluster/controller.py", "cluster/report/page.js", "configs/emoji/demo.yaml", "recipe.yaml"} <= set(files)
+    assert not any(path.endswith(".pyc") for path in files)
     assert files["learner/losses.py"].read_bytes() == (ROOT / "learner" / "losses.py").read_bytes()
     assert load_recipe(files["recipe.yaml"], []) == recipe()
 
