@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,28 @@ from configs.schema import ScratchModel
 # Busy machines make single examples slow; nothing here is a test of speed.
 settings.register_profile("caliber", deadline=None)
 settings.load_profile("caliber")
+
+_exit_code = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """For `pytest_unconfigure`."""
+    session.config.stash[_exit_code] = int(exitstatus)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_unconfigure(config: pytest.Config) -> Iterator[None]:
+    """End here where Ray was in this process, with the result of the tests, once all else is told and closed.
+
+    The thread that exports Ray's metrics outlives `ray.shutdown`, and may call into what the interpreter's exit has
+    taken down: a segmentation fault in place of the exit code.
+    """
+    yield
+    if "ray" in sys.modules and _exit_code in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_exit_code])
+
 
 TAGS = ("think", "answer", "confidence")
 TEXTS = (

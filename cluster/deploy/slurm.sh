@@ -47,9 +47,11 @@ srun "${each[@]}" --nodes=1 --nodelist="$head" \
     ray start --head --block --port="$port" --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port" \
     --disable-usage-stats &
 for ((tries = 60; ; tries--)); do
-    if ray health-check --address "$head:$port" 2>/dev/null; then break; fi
+    # The dashboard, which takes the job, comes up after the head itself.
+    if ray health-check --address "$head:$port" 2>/dev/null &&
+        ray job list --address "http://127.0.0.1:$dashboard_port" &>/dev/null; then break; fi
     if ((tries == 0)); then
-        echo "the head on $head does not answer on port $port" >&2
+        echo "the head on $head does not answer on ports $port and $dashboard_port" >&2
         exit 1
     fi
     sleep 5

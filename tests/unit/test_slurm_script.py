@@ -88,7 +88,8 @@ def test_the_head_starts_first_then_the_others_then_the_job(run: Run, tmp_path: 
     order = [" ".join(line) for line in calls(tmp_path)]
     answered = order.index("ray health-check --address n1:6379")
     assert answered < order.index(" ".join(["srun", *workers]))
-    assert answered < next(place for place, call in enumerate(order) if call.startswith("ray job submit"))
+    asked = order.index("ray job list --address http://127.0.0.1:8265")  # the dashboard, up later than the head
+    assert answered < asked < next(place for place, call in enumerate(order) if call.startswith("ray job submit"))
     assert "--nodelist=n1" in head
     assert {"--nodes=2", "--exclude=n1"} <= set(workers)
     assert all("--cpus-per-task=64" in step for step in (head, workers))
