@@ -28,8 +28,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_unconfigure(config: pytest.Config) -> Iterator[None]:
     """End here where Ray was in this process, with the result of the tests, once all else is told and closed.
 
-    The thread that exports Ray's metrics outlives `ray.shutdown`, and may call into what the interpreter's exit has
-    taken down: a segmentation fault in place of the exit code.
+    A native thread that outlives `ray.shutdown`, most likely the one that exports metrics, has called into what the
+    interpreter's exit had taken down: a segmentation fault in place of the exit code, after all tests had passed.
     """
     yield
     if "ray" in sys.modules and _exit_code in config.stash:
