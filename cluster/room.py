@@ -1,8 +1,8 @@
 """Room on the cluster's nodes for actors, held for them before they are made and from one actor to its successor.
 
-It is a placement group of Ray's. Where a node is lost, Ray looks for room elsewhere for what was on it. A process that
-is in a placement group itself, as a trial of Ray Tune is, has all its room there: it takes bundles that are as large as
-what it asks for, and says which, since Ray would put a small actor into a large one's.
+It is a placement group of Ray's, asked for anew where its node is lost. A process that is in a placement group itself,
+as a trial of Ray Tune is, has all its room there: it takes bundles that are as large as what it asks for, and says
+which, since Ray would put a small actor into a large one's.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Room:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        resources = {
+        self._resources = {
             name: amount for name, amount in (("CPU", asked.bundle.cpus), ("GPU", asked.bundle.gpus)) if amount
         }
-        self._group = given = _given() if resources else None
+        self._group = given = _given() if self._resources else None
         self._is_taken = given is not None  # and not made here
         self._bundles = list(range(asked.count))  # of the group, by actor
         if given is not None:
-            self._bundles = _take(given, resources, asked)
-        elif resources:
-            self._group = placement_group([resources] * asked.count, "PACK", next_name(f"room of {asked.who}"))
+            self._bundles = _take(given, self._resources, asked)
+        elif self._resources:
+            self._group = self._reserved()
 
     async def held(self, limit: asyncio.Timeout) -> None:
         """Wait until it is there, or is there again, and tell of the wait in the log; once where there is no limit.
@@ -59,6 +59,11 @@ class Room:
         """
         if self._group is None:
             return
+        if not self._is_taken and placement_group_table(self._group)["state"] == "RESCHEDULING":
+            # A node was lost, and Ray looks for another: without a pause, on a whole core of the head for as long as
+            # there is none (Ray 2.60; ray-project/ray#65007). For new groups it looks once a second.
+            remove_placement_group(self._group)
+            self._group = self._reserved()
         ready = asyncio.wrap_future(self._group.ready().future())
         pause = SECONDS_TO_FIRST_LINE
         try:
@@ -103,6 +108,9 @@ class Room:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.remove()
+
+    def _reserved(self) -> PlacementGroup:
+        return placement_group([self._resources] * self._asked.count, "PACK", next_name(f"room of {self._asked.who}"))
 
     def _lack(self) -> str:
         return f"room for {self._asked}: the cluster has {free_here()} free in all, on {in_words(nodes_here())}"

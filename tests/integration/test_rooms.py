@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from ray.util.placement_group import placement_group_table
 
 from cluster.nodes import nodes_here
 from cluster.room import NoRoom, Room
@@ -73,6 +74,9 @@ def test_room_on_a_node_that_is_lost_is_waited_for_again_until_there_is_another_
                 await asyncio.sleep(0.5)
             with pytest.raises(NoRoom):
                 await held(engine, 2.0)
+            states = {group["state"] for group in placement_group_table().values()}
+            assert "PENDING" in states
+            assert "RESCHEDULING" not in states  # Ray looks for such a group's room all the time
             added = cluster.add(num_cpus=8, num_gpus=4)
             assert await held(engine) == [added]
 
