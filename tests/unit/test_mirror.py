@@ -35,9 +35,9 @@ RUN = {
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """A bucket of a server that talks S3 over HTTP, where the libraries of S3 look for it."""
-    for library in ("s3fs", "moto"):
-        pytest.importorskip(library, reason="needs s3fs and moto[server], which are installed by whoever uses S3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    from moto.server import ThreadedMotoServer  # here: it takes a second to import
+
+    server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as environment:
