@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,9 +28,12 @@ from cluster.run_folder import RunFolder, StageFolder
 from configs.load import load_recipe
 from configs.schema import Recipe
 from rollout.rollout_file import read_rollouts
+from rollout.trajectory import Group
 
 TINY = Path(__file__).parents[1] / "integration" / "tiny.yaml"
 STORE_BYTES = 100 * 2**20  # of each raylet's object store
+_RAYLET = {"object_store_memory": STORE_BYTES, "include_dashboard": False, "dashboard_port": 0}
+_NODE = {"num_cpus": 3, **_RAYLET}
 SETTINGS = (
     "rl.max_policy_lag=4",
     "rl.checkpoint_every_steps=2",
@@ -51,18 +54,27 @@ def raylets(folder: Path, nodes: int) -> Iterator[Cluster]:
 
     Groups of any size lie in the object stores of the nodes, where small ones are handed to the driver else.
     """
-    node = {"object_store_memory": STORE_BYTES, "include_dashboard": False, "dashboard_port": 0}
     with patch.dict(os.environ, {"RAY_TMPDIR": str(folder)}):
         cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 1, "_system_config": {"max_direct_call_object_size": 256}, **node},
+            head_node_args={"num_cpus": 1, "_system_config": {"max_direct_call_object_size": 256}, **_RAYLET},
         )
         try:
             for _ in range(nodes):
-                cluster.add_node(num_cpus=3, **node)
+                cluster.add_node(**_NODE)
             yield cluster
         finally:
             cluster.shutdown()
+
+
+@contextmanager
+def one_raylet_more(cluster: Cluster) -> Iterator[None]:
+    """A node like the others, within the block; it is killed then."""
+    node = cluster.add_node(**_NODE)
+    try:
+        yield
+    finally:
+        cluster.remove_node(node, allow_graceful=False)
 
 
 def processes(title: str, of: psutil.Process | None = None) -> list[psutil.Process]:
@@ -95,8 +107,17 @@ class Job:
     """A running stage 3."""
 
     recipe: Recipe
-    process: subprocess.Popen[bytes]
+    command: list[str]
+    environment: Mapping[str, str]
     output: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        """Start it, or go on with it where it has ended."""
+        with self.output.open("ab") as file:
+            self.process = subprocess.Popen(
+                self.command, env={**os.environ, **self.environment}, stdout=file, stderr=subprocess.STDOUT
+            )
 
     @property
     def stage(self) -> StageFolder:
@@ -121,9 +142,20 @@ class Job:
         return self.lines[-1]["step"] if self.lines else 0
 
     @property
-    def scored(self) -> int:
-        """Groups that it has scored."""
-        return sum(1 for file in self.stage.rollouts.glob("*.rollouts") for _ in read_rollouts(file, strict=False))
+    def scored(self) -> list[Group]:
+        """Groups that it has scored and saved."""
+        files = self.stage.rollouts.glob("*.rollouts")
+        return [group for file in files for group in read_rollouts(file, strict=False)]
+
+    @property
+    def checkpoint_folder(self) -> CheckpointFolder:
+        """As the job itself reads it."""
+        return CheckpointFolder(self.stage.checkpoints, self.recipe.rl.checkpoints_kept)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Those that are whole, newest first."""
+        return self.checkpoint_folder.newest_first()
 
     def until(self, true: Callable[[], object], what: str) -> float:
         """Wait until something is true of the running job; returns the seconds that took."""
@@ -143,41 +175,67 @@ class Job:
         wanted = self.step + steps
         return self.until(lambda: self.step >= wanted, f"step {wanted}")
 
-    def ends_as_if_nothing_had_happened(self) -> None:
-        """Every step once, in order and finite; every admitted group trained on once, or dropped with a reason."""
+    def ends_as_if_nothing_had_happened(self) -> dict[str, Any]:
+        """Every step once, in order and finite; every admitted group trained on once, or dropped with a reason.
+
+        Returns the ledger.
+        """
         assert self.process.wait(_SECONDS_TO_COME_TRUE) == 0, self.told
         steps, groups = self.recipe.rl.steps, self.recipe.rl.prompts_per_step
         assert [line["step"] for line in self.lines] == list(range(1, steps + 1))
         assert all(math.isfinite(line["loss"]) for line in self.lines)
         assert max(line["lag_max"] for line in self.lines) <= self.recipe.rl.max_policy_lag
-        checkpoints = CheckpointFolder(self.stage.checkpoints, 2)
-        ledger = checkpoints.read(checkpoints.newest_first()[0]).state["ledger"]
+        ledger: dict[str, Any] = self.checkpoint_folder.read(self.checkpoints[0]).state["ledger"]
         assert ledger["outstanding"] == []
         assert ledger["admitted"] == steps * groups + len(ledger["dropped"])
         assert self.stage.model.exists()
+        return ledger
+
+
+def fine_tuned(cluster: Cluster, folder: Path) -> Path:
+    """The model of the tiny recipe's first two stages, most of whose responses are well formed."""
+    overrides = (f"output={folder}/fine-tuned", f"data.root={folder}/data")
+    for stage in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster", "sft", str(TINY), f"--stage={stage}", *overrides],
+            env={**os.environ, "RAY_ADDRESS": cluster.address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_SECONDS_TO_COME_TRUE,
+        )
+        assert done.returncode == 0, done.stdout.decode(errors="replace")
+    return RunFolder.of(load_recipe(TINY, overrides)).stage(2).model
 
 
 @contextmanager
-def job(cluster: Cluster, folder: Path, model: Path, *settings: str) -> Iterator[Job]:
+def job(
+    cluster: Cluster, folder: Path, model: Path, *settings: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Job]:
     """Start stage 3 from a model, in a folder of its own."""
     overrides = (f"output={folder}/out", f"data.root={folder}/data", *SETTINGS, *settings)
     recipe = load_recipe(TINY, overrides)
     shutil.copytree(model, RunFolder.of(recipe).stage(2).model)
-    output = folder / "told.txt"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cluster", "rl", str(TINY), *overrides],
-            env={**os.environ, "RAY_ADDRESS": cluster.address},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+    run = Job(
+        recipe,
+        command=[sys.executable, "-m", "cluster", "rl", str(TINY), *overrides],
+        environment={"RAY_ADDRESS": cluster.address, **(environment or {})},
+        output=folder / "told.txt",
+    )
+    run.start()
     try:
-        yield Job(recipe, process, output)
+        yield run
     finally:
-        process.kill()
-        process.wait()
+        run.process.kill()
+        run.process.wait()
 
 
 def kill(process: psutil.Process) -> None:
     """As `kill -9` does."""
     process.send_signal(signal.SIGKILL)
+
+
+def measured(run: Job, fault: str, **seconds: float) -> None:
+    """Print how long it took to get over a fault: the parts one after the other, and then to the next step."""
+    parts = {**seconds, "next step": run.until_stepped(1)}
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in parts.items())
+    print(f"\nMEASURED {fault}: {told}; {sum(parts.values()):.1f} s in all", flush=True)

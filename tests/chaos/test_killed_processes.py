@@ -25,6 +25,7 @@ from tests.chaos.job import (
     Job,
     job,
     kill,
+    measured,
     processes,
     raylets,
     standing,
@@ -138,7 +139,7 @@ def a_worker_stands_still_in_an_update(run: Job) -> Process:
     (worker,) = processes(ROLLOUT)
     groups = run.recipe.rl.prompts_per_step
     with standing(LEARNER):  # until there is enough to train on without the worker
-        run.until(lambda: run.scored >= (run.step + 3) * groups, "three batches ahead")
+        run.until(lambda: len(run.scored) >= (run.step + 3) * groups, "three batches ahead")
         worker.suspend()
     run.until_stepped(1)
     return worker
@@ -193,13 +194,6 @@ def a_learner_rank_dies(run: Job) -> None:
     noticed = run.until_told("the stage goes on from")
     assert re.search(r"the stage goes on from \S+step-\d+: learner-[01] was lost in `\w+`", run.told[before:])
     measured(run, "learner rank killed", noticed=noticed, resumed=run.until_told("resumed at step"))
-
-
-def measured(run: Job, fault: str, **seconds: float) -> None:
-    """Print how long it took to get over a fault: the parts one after the other, and then to the next step."""
-    parts = {**seconds, "next step": run.until_stepped(1)}
-    told = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in parts.items())
-    print(f"\nMEASURED {fault}: {told}; {sum(parts.values()):.1f} s in all", flush=True)
 
 
 def stillness() -> Callable[[], bool]:

@@ -81,13 +81,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def judge() -> Iterator[FaultyJudge]:
-    with FaultyJudge() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+def served(judge: FaultyJudge) -> Iterator[int]:
+    """Within the block it answers; at this port."""
+    with judge:
+        thread = threading.Thread(target=judge.serve_forever, args=(0.05,))
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield judge.server_port
+        finally:
+            judge.shutdown()
+            thread.join()
 
 
 def test_a_judge_that_is_slow_drips_is_wrong_and_gone_costs_responses_and_groups_and_not_the_run(
@@ -102,14 +105,15 @@ def test_a_judge_that_is_slow_drips_is_wrong_and_gone_costs_responses_and_groups
         async with Stage3.started(folder, 1, 1, 1, overrides) as stage3:
             await stage3.run(SETTINGS)
 
-    with judge() as server:
-        asyncio.run(job(server.server_port))
+    judge = FaultyJudge()
+    with served(judge) as port:
+        asyncio.run(job(port))
 
     checkpoints = CheckpointFolder(folder / "run-0" / "checkpoints", 1)
     checkpoint = checkpoints.read(checkpoints.newest_first()[0])
     ledger = checkpoint.state["ledger"]
     log = [json.loads(line) for line in (folder / "run-0" / "log.jsonl").read_text().splitlines()]
-    assert server.questions > WELL + EACH * len(FAULTS)
+    assert judge.questions > WELL + EACH * len(FAULTS)
     assert [line["step"] for line in log][: STEPS + 1] == list(range(1, STEPS + 2))
     assert {reason for _, _, reason in ledger["dropped"]} == {"scoring_failed"}
     assert ledger["admitted"] - len(ledger["outstanding"]) - len(ledger["dropped"]) == checkpoint.step * GROUPS
