@@ -66,7 +66,7 @@ def test_a_full_disk_and_a_killed_driver_whose_files_are_damaged_cost_time_alone
 ) -> None:
     with (
         raylets(tmp_path_factory.mktemp("r"), nodes=2) as cluster,
-        job(cluster, tmp_path, tiny_model, "rl.steps=60", "learner.ranks=1") as run,
+        job(cluster, tmp_path, tiny_model, "rl.steps=80", "learner.ranks=1") as run,
     ):
         run.until(lambda: run.checkpoints, "a checkpoint")
 
@@ -83,7 +83,7 @@ def test_a_faulty_judge_a_node_more_and_less_and_no_weights_and_biases_cost_neit
     with raylets(tmp_path_factory.mktemp("r"), nodes=1) as cluster, served(judge) as port:
         model = fine_tuned(cluster, tmp_path)
         settings = (
-            *("rl.steps=250", "rl.optimizer.learning_rate=1e-6", "learner.ranks=1", "engine.workers_at_most=2"),
+            *("rl.steps=350", "rl.optimizer.learning_rate=1e-6", "learner.ranks=1", "engine.workers_at_most=2"),
             *("wandb.mode=online", "rewards.correctness=judge"),
             f"rewards.judge={{url: 'http://127.0.0.1:{port}', seconds_per_request: {SECONDS_PER_REQUEST}, "
             "attempts: 1, failures_before_pause: 6, pause_seconds: 0.1, cached_verdicts: 1}",
