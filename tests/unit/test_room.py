@@ -19,16 +19,20 @@ RANKS = Asked("learner ranks", 4, Bundle(2, 1), "learner.ranks or gpus_per_rank"
 
 
 class FakeGroups:
-    """Stands for Ray's placement groups, of which it makes one."""
+    """Stands for Ray's placement groups, all in one state and ready at once."""
 
     def __init__(self) -> None:
         self.made: list[tuple[Any, ...]] = []
         self.ready: Future[None] = Future()
+        self.state = "PENDING"
         self.removed = 0
 
     def make(self, *arguments: Any) -> SimpleNamespace:
         self.made.append(arguments)
         return SimpleNamespace(ready=lambda: SimpleNamespace(future=lambda: self.ready))
+
+    def table(self, _: object) -> dict[str, str]:
+        return {"state": self.state}
 
     def remove(self, _: object) -> None:
         self.removed += 1
@@ -38,6 +42,7 @@ class FakeGroups:
 def groups(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
     fake = FakeGroups()
     monkeypatch.setattr(cluster.room, "placement_group", fake.make)
+    monkeypatch.setattr(cluster.room, "placement_group_table", fake.table)
     monkeypatch.setattr(cluster.room, "remove_placement_group", fake.remove)
     monkeypatch.setattr(cluster.room, "nodes_here", lambda: [Bundle(8, 2), Bundle(8, 2)])
     monkeypatch.setattr(cluster.room, "free_here", lambda: Bundle(16, 3))
@@ -136,6 +141,23 @@ def test_a_limit_may_be_lifted_while_it_runs(groups: FakeGroups) -> None:
         await waiting
 
     virtual_time.run(job())
+
+
+@pytest.mark.parametrize(("state", "made", "removed"), [("PENDING", 1, 0), ("CREATED", 1, 0), ("RESCHEDULING", 2, 1)])
+def test_a_group_whose_node_was_lost_is_given_up_and_asked_for_anew(
+    groups: FakeGroups, state: str, made: int, removed: int
+) -> None:
+    room = Room(RANKS)
+    groups.state = state
+    groups.ready.set_result(None)
+
+    async def job() -> None:
+        await room.held(asyncio.timeout(1.0))
+
+    virtual_time.run(job())
+
+    assert (len(groups.made), groups.removed) == (made, removed)
+    assert all(asked[:2] == groups.made[0][:2] for asked in groups.made)
 
 
 def test_actors_that_reserve_nothing_need_no_room(groups: FakeGroups) -> None:
