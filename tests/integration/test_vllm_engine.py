@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoModelForImageTextToText, PreTrainedModel
+from vllm.outputs import RequestOutput
 
 from configs.schema import Engine, Precision
+from rollout import vllm_engine
 from rollout.broadcast import Meeting, layout_of, send
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.checksum import checksum
@@ -27,7 +29,8 @@ from rollout.occupancy import Occupancy
 from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, VersionSpan
-from rollout.vllm_engine import VllmEngine
+from rollout.vllm_engine import VllmEngine, _read
+from rollout.vllm_output import engine_output
 from rollout.vllm_settings import engine_environment
 
 Result = TypeVar("Result")
@@ -46,6 +49,7 @@ SETTINGS = Engine(
 )
 LIMITS = ImageLimits(min_pixels=56 * 56, max_pixels=84 * 84)
 QUESTION = "<image>What feeling does this picture carry? Choose one of: positive, neutral, negative."
+BLOCK = 32  # tokens of a block of the prefix cache
 TOLERANCE = 1e-3  # between two implementations of the same model in fp32
 
 
@@ -222,6 +226,37 @@ def test_weights_change_while_requests_run(
         assert output.version_spans == (VersionSpan(10, 0, len(output.tokens)),)
         expected = logprobs_by_transformers(model, chat, prompt, output, temperature=1.0)
         np.testing.assert_allclose(output.logprobs, expected, atol=TOLERANCE)
+
+
+def test_samples_asked_for_together_share_their_prompts_reading_and_prefix_until_the_weights_change(
+    engine: VllmEngine, run: Run, prompts: list[Prompt], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Prompt("shared", "test", (Message("user", QUESTION + " Think well." * 20),), prompts[1].images)
+    read: list[Prompt] = []
+    cached: list[int | None] = []
+
+    def counted_read(chat: ChatFormat, prompt: Prompt) -> Any:
+        read.append(prompt)
+        return _read(chat, prompt)
+
+    def noted_output(output: RequestOutput, started: float, seconds: float) -> EngineOutput:
+        cached.append(output.num_cached_tokens)
+        return engine_output(output, started, seconds)
+
+    monkeypatch.setattr(vllm_engine, "_read", counted_read)
+    monkeypatch.setattr(vllm_engine, "engine_output", noted_output)
+
+    async def two_groups() -> int:
+        outputs = await sample(engine, [asked] * 6, SamplingSettings(1.0, 4))
+        await engine.update_weights(15, weights_of(model_with(tiny_model)))
+        await sample(engine, [asked] * 6, SamplingSettings(1.0, 4))
+        return len(outputs[0].prompt_tokens)
+
+    length = run(two_groups())
+
+    whole_blocks = (length - 1) // BLOCK * BLOCK  # the last token's logits are always computed
+    assert read == [asked] * 2
+    assert sorted(cached[:6]) == sorted(cached[6:]) == [0, *[whole_blocks] * 5]
 
 
 def test_no_cache_outlives_its_weights(
