@@ -40,8 +40,6 @@ from rollout.simulated import SimulatedEngine, Simulation
 from rollout.simulated_text import ResponseWriter
 from rollout.worker import Visit
 
-CALLS_AT_ONCE = 100_000  # of a host: by Ray's own limit, 1,000, updates would wait for the visits of many engines
-
 
 @dataclass(frozen=True, slots=True)
 class Fleet:

@@ -20,7 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.processes import cpu_seconds, driver_mib
-from benchmarks.simulated_cluster import CALLS_AT_ONCE, Fleet, SimulatedHost, SimulatedLearner, simulated_pool
+from benchmarks.simulated_cluster import Fleet, SimulatedHost, SimulatedLearner, simulated_pool
 from benchmarks.step_watch import StepWatch
 from cluster.checkpoints import CheckpointFolder
 from cluster.controller import Controller, Parts
@@ -28,6 +28,7 @@ from cluster.job_checkpoints import JobCheckpoints
 from cluster.learners import LearnerGroup
 from cluster.live_weights import LiveWeights
 from cluster.rewarding import RewardService
+from cluster.rollout_actor import CALLS_AT_ONCE
 from cluster.run_log import Metrics
 from cluster.visits import Visits
 from configs.load import load_recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -42,8 +43,11 @@ class _LearnerShell(NamedActor):
     _rank: LearnerRank
     _files: ShardFiles
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, on_cpus: bool) -> None:
+        """On CPUs with no number of threads: one for each core that this process may use."""
         quiet()
+        if threads is None and on_cpus:
+            threads = len(os.sched_getaffinity(0))
         if threads is not None:
             torch.set_num_threads(threads)
 

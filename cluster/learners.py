@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -100,9 +99,10 @@ class LearnerGroup:
 
 
 def _actor(kind: Any, settings: Learner, name: str, place: dict[str, Any]) -> ray.actor.ActorHandle:
-    """A rank's actor, with as many threads as its settings say."""
-    threads = settings.threads_per_rank or (os.cpu_count() if settings.gpus_per_rank == 0 else None)
+    """A rank's actor; where its settings say nothing of threads, it looks what its node gives it."""
+    threads = settings.threads_per_rank
     variables = allocator_environment(settings.gpus_per_rank)
-    if threads:
+    if threads is not None:
         variables["OMP_NUM_THREADS"] = str(threads)
-    return kind.options(name=name, **place, runtime_env={"env_vars": variables}).remote(threads)
+    options = {"name": name, **place, "runtime_env": {"env_vars": variables}}
+    return kind.options(**options).remote(threads, settings.gpus_per_rank == 0)

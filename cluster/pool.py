@@ -17,7 +17,7 @@ from cluster.actor_names import next_name
 from cluster.allocator import allocator_environment
 from cluster.broadcast_sender import Offer
 from cluster.group_limits import GroupLimits
-from cluster.rollout_actor import RolloutActor
+from cluster.rollout_actor import CALLS_AT_ONCE, RolloutActor
 from cluster.room import Room
 from cluster.supervisor import Supervisor, Worker
 from cluster.waiting import within
@@ -197,7 +197,10 @@ class RolloutPool:
         assert worker.room is not None, "it is asked for before"
         variables = allocator_environment(self._setup.settings.gpus_per_worker)
         return RolloutActor.options(
-            name=next_name(worker.name), **worker.room.options(), runtime_env={"env_vars": variables}
+            name=next_name(worker.name),
+            max_concurrency=CALLS_AT_ONCE,
+            **worker.room.options(),
+            runtime_env={"env_vars": variables},
         ).remote(worker.name)
 
     def _kill(self, actor: Any) -> None:

@@ -22,6 +22,8 @@ from rollout.occupancy import Occupancy
 from rollout.probe import Probe
 from rollout.worker import Visit, sample_group
 
+CALLS_AT_ONCE = 100_000  # by Ray's own limit, 1,000, weights and the probe would wait for the groups of a deep queue
+
 
 class RolloutWorker(NamedActor):
     """A vLLM engine. Calls run at once on one event loop."""

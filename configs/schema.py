@@ -156,7 +156,8 @@ class Learner(Section):
     gpus_per_rank: NonNegativeFloat = 0.0
     """Ray GPUs a rank reserves."""
     threads_per_rank: PositiveInt | None = None
-    """PyTorch threads of a rank; all of its cores if not set (CPU only)."""
+    """PyTorch threads of a rank; if not set, one for each core that it is kept on by `cores`, or may use on its node
+    (CPU only). Several ranks of a node share its cores: set it for them."""
     cores: CoreLists | None = None
     """Cores that a node's ranks are kept on, an entry for each ("0-3", "4-7,12"), dealt out in turn on each node; the
     system places them if not set."""

@@ -10,9 +10,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cluster.learner_actors
 from cluster.cores import keep_on
 from configs.cores import core_list, core_numbers
 from configs.document import RecipeError
@@ -98,6 +100,20 @@ def test_a_worker_has_a_thread_for_each_of_its_cores_where_no_number_is_set() ->
     assert learner_of(Learner(cores=("0-3",)), "0-3").threads_per_rank == 4
     assert engine_of(Engine(), None) == Engine()
     assert learner_of(Learner(), None) == Learner()
+
+
+@pytest.mark.parametrize(("threads", "on_cpus", "taken"), [(None, True, [3]), (2, True, [2]), (None, False, [])])
+def test_a_rank_on_cpus_looks_how_many_cores_its_own_node_lets_it_use(
+    monkeypatch: pytest.MonkeyPatch, threads: int | None, on_cpus: bool, taken: list[int]
+) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7})
+    monkeypatch.setattr(cluster.learner_actors, "quiet", lambda: None)
+
+    cluster.learner_actors._LearnerShell(threads, on_cpus)
+
+    assert set_to == taken
 
 
 def test_threads_old_and_new_and_children_keep_to_the_cores_of_their_process() -> None:

@@ -18,6 +18,7 @@ import cluster.allocator
 import cluster.pool
 import cluster.supervisor
 from cluster.pool import RolloutPool
+from cluster.rollout_actor import CALLS_AT_ONCE
 from cluster.room import NoRoom
 from cluster.sampling import RolloutWorkers, sample_each
 from cluster.supervisor import NoWorkers
@@ -207,6 +208,13 @@ def test_a_worker_asks_for_the_gpus_of_the_recipe(fake: FakeCluster) -> None:
     virtual_time.run(started(1, tensor_parallel=4, gpus_per_worker=4, cpus_per_worker=2))
 
     assert [(given["num_cpus"], given["num_gpus"]) for given in fake.resources] == [(2, 4)]
+
+
+def test_new_weights_do_not_wait_for_groups_however_many_a_worker_has(fake: FakeCluster) -> None:
+    virtual_time.run(started(1))
+
+    assert [given["max_concurrency"] for given in fake.resources] == [CALLS_AT_ONCE]
+    assert CALLS_AT_ONCE > 1000 * 16  # prompts of a step, and allowed versions of lag
 
 
 @pytest.mark.parametrize(("gpus", "variables"), [(0, {"LD_PRELOAD": "libtcmalloc.so.4"}), (1, {})])
