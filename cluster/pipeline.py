@@ -23,6 +23,7 @@ from cluster.learner_loss import through_losses
 from cluster.matchers import refuse_unusable
 from cluster.metrics_table import metrics_table
 from cluster.mirror import mirrored
+from cluster.mixed_pictures import refuse_mixed
 from cluster.prompt_lengths import PromptLengths
 from cluster.ray_job import losses_ahead
 from cluster.room import Room
@@ -95,11 +96,13 @@ def check_data(recipe: Recipe) -> None:
     """Build the data where they are not there; read all files, and hold stage 3's against the matcher."""
     prepare_data(recipe)
     data = recipe.data
-    read_file(recipe, data.stage1, need_response=True, require_reference=False)
-    read_file(recipe, data.stage2, require_reference=False)
+    refuse_mixed(recipe, data.stage1, read_file(recipe, data.stage1, need_response=True, require_reference=False))
+    refuse_mixed(recipe, data.stage2, read_file(recipe, data.stage2, require_reference=False))
     for name in data.evaluation.values():
         read_file(recipe, name)
-    refuse_unusable(recipe, read_file(recipe, data.stage3))
+    prompts = read_file(recipe, data.stage3)
+    refuse_mixed(recipe, data.stage3, prompts)
+    refuse_unusable(recipe, prompts)
 
 
 async def _stages(recipe: Recipe, run: RunFolder, numbers: Sequence[int], book: JobBook, *, evaluated: bool) -> None:
