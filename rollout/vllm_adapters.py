@@ -23,7 +23,6 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import WorkerLoRAManager
 
 from configs.schema import Lora
-from rollout.checksum import checksum
 from rollout.staging import staged
 
 _WEIGHTS_FILE = "adapter_model.safetensors"  # peft's names, which vLLM looks for
@@ -67,15 +66,13 @@ def adapter_request(version: int) -> LoRARequest:
     return LoRARequest(f"version-{version}", _PLACE, f"/weights-of-version-{version}-come-by-updates-alone")
 
 
-def put_in_place(manager: WorkerLoRAManager, version: int, weights: Path) -> str:
-    """In vLLM's worker: replace the adapter by that in a file, and return the checksum of the file's tensors.
+def put_in_place(manager: WorkerLoRAManager, version: int, weights: Path) -> None:
+    """In vLLM's worker: replace the adapter by that in a file.
 
     Raises ValueError where a part of it fits no layer, which vLLM would pass over without a word.
     """
     manager.add_adapter(LoRARequest(f"version-{version}", _PLACE, str(weights.parent), load_inplace=True))
-    tensors = load_file(weights)
-    _check_applied(manager, tensors)
-    return checksum(tensors)
+    _check_applied(manager, load_file(weights))
 
 
 def put_nothing_in_place(manager: WorkerLoRAManager, version: int, rank: int) -> None:

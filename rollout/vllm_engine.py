@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from rollout.engine import EngineDied, EngineError, EngineOutput, SamplingSettin
 from rollout.occupancy import Occupancy, OccupancyMeter
 from rollout.probe import Probe
 from rollout.prompts import Prompt
-from rollout.staging import staged
+from rollout.staging import checksum_of_file, staged
 from rollout.vllm_adapters import adapter_request, staged_adapter
 from rollout.vllm_output import engine_output, last_prompt_logprobs
 from rollout.vllm_settings import engine_arguments, engine_environment
@@ -145,15 +145,24 @@ class VllmEngine:
     async def update_weights(self, version: int, tensors: Weights) -> str:
         """See `rollout.engine.Engine`. Takes torch tensors on the CPU, all of the model's or all of its adapters'.
 
-        Raises EngineDied where they do not fit, and closes the engine: the model may be half loaded.
+        The checksum is of the file that the engine's processes map; it is taken before requests stand still. Raises
+        EngineDied where they do not fit, and closes the engine: the model may be half loaded.
         """
         found = _torch_only(tensors)
         async with self._updating:
-            if self._adapters is None:
-                async with staged(found) as path:
-                    return await self._load(version, "receive_weights", str(path))
-            async with staged_adapter(self._adapters, found) as path:
-                return await self._load(version, "receive_adapters", str(path), version)
+            try:
+                if self._adapters is None:
+                    async with staged(found) as path:
+                        held = await asyncio.to_thread(checksum_of_file, path)
+                        await self._load(version, "receive_weights", str(path))
+                else:
+                    async with staged_adapter(self._adapters, found) as path:
+                        held = await asyncio.to_thread(checksum_of_file, path)
+                        await self._load(version, "receive_adapters", str(path), version)
+            except OSError as error:
+                await self._close()
+                raise EngineDied(f"version {version} was not loaded, the engine is closed: {error}") from error
+        return held
 
     async def receive_weights(self, version: int, meeting: Meeting, layout: Layout) -> str:
         """The same of tensors that a sender broadcasts to the engine's processes at `meeting`, the model's all.
@@ -161,7 +170,11 @@ class VllmEngine:
         Raises EngineDied where they do not come.
         """
         async with self._updating:
-            return await self._load(version, "receive_broadcast", meeting, layout)
+            checksums = await self._load(version, "receive_broadcast", meeting, layout)
+            if len(set(checksums)) != 1:
+                await self._close()
+                raise EngineDied(f"the engine's processes read different weights, checksums {checksums}")
+        return checksums[0]
 
     async def close(self) -> None:
         """See `rollout.engine.Engine`. Waits for an update that is under way."""
@@ -175,8 +188,8 @@ class VllmEngine:
         self._llm.output_processor.propagate_error(EngineDeadError())  # else requests in flight wait for ever
         await asyncio.to_thread(self._llm.shutdown, _SECONDS_TO_CLOSE)
 
-    async def _load(self, version: int, method: str, *given: object) -> str:
-        """Let the engine's processes take up new weights by one of `WeightReceiver`'s methods."""
+    async def _load(self, version: int, method: str, *given: object) -> list[Any]:
+        """Let each of the engine's processes take up new weights by a method of `WeightReceiver`; returns answers."""
         if self._closed:
             raise EngineDied(f"version {version} was not loaded: the engine is closed")
         if version <= self._version:
@@ -189,19 +202,17 @@ class VllmEngine:
                 raise EngineDied(f"version {version} was not loaded, the engine is closed: {error}") from error
             raise
 
-    async def _load_frozen(self, version: int, method: str, given: tuple[object, ...]) -> str:
+    async def _load_frozen(self, version: int, method: str, given: tuple[object, ...]) -> list[Any]:
         # The salt changes before the pause is sent: what carries the new one reaches the engine after
         # the pause, what carries the old one before it. So no request reads what older weights cached.
         self._version = version
         await self._llm.pause_generation(mode="keep", clear_cache=False)
-        checksums = await self._llm.collective_rpc(method, args=given)
+        answers = await self._llm.collective_rpc(method, args=given)
         if self._adapters is None:
             await self._llm.reset_encoder_cache()
-        if len(set(checksums)) != 1:
-            raise RuntimeError(f"the engine's workers read different weights, checksums {checksums}")
         await self._llm.update_weight_version(str(version))
         await self._llm.resume_generation()
-        return str(checksums[0])
+        return answers
 
     async def _warm_up(self) -> None:
         """Sample two tokens: an engine's first steps take longer, seconds where kernels are compiled.

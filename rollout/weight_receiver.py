@@ -9,7 +9,7 @@ The interface used is that of vLLM 0.32; it changes every few versions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -38,50 +38,54 @@ class WeightReceiver:
         """End with that process: where it is killed, vLLM's processes would keep their memory for ever."""
         end_with(process_id)
 
-    def receive_weights(self, path: str) -> str:
-        """Load the tensors in `path`, named as in the model's checkpoint; returns their checksum.
+    def receive_weights(self, path: str) -> None:
+        """Load the tensors in `path`, named as in the model's checkpoint.
 
         The engine must be paused. On CPUs vLLM packs a layer's weights and frees the originals, so
-        what it holds cannot be read back. The checksum is of the tensors handed to the loader, and
-        every parameter of the model must have been made of them, whole: ValueError where one is
-        missing or fits nowhere. The model is no longer usable then.
+        what it holds cannot be read back. Every parameter of the model must have been made of these
+        tensors, whole: ValueError where one is missing or fits nowhere. The model is no longer usable
+        then.
         """
-        return self._load([load_file(path)])
+        self._load([load_file(path)])
 
     def receive_broadcast(self, meeting: tuple[str, int, int, float], layout: Layout) -> str:
         """The same of tensors that come from the learner's rank 0 into this process's device, bucket by bucket.
 
-        Raises TransferFailed where they do not come.
+        Returns the checksum of what came. Raises TransferFailed where they do not come.
         """
         kinds = [[TensorKind(*kind) for kind in bucket] for bucket in layout]  # plain lists have travelled
         assert self.device is not None, "it is set when the model is loaded"
-        return self._load(receive(Meeting(*meeting), self.rank, kinds, self.device))
+        buckets, found = receive(Meeting(*meeting), self.rank, kinds, self.device), []
 
-    def _load(self, buckets: Iterable[Mapping[str, torch.Tensor]]) -> str:
+        def noted() -> Iterator[Mapping[str, torch.Tensor]]:
+            for tensors in buckets:
+                found.extend(digests(tensors))
+                yield tensors
+
+        self._load(noted())
+        return checksum_of(found)
+
+    def _load(self, buckets: Iterable[Mapping[str, torch.Tensor]]) -> None:
         model = self.model_runner.get_model()
         missing = {name for name, _ in model.named_parameters()}
-        found: list[bytes] = []
         with set_current_vllm_config(self.vllm_config), torch.no_grad():
             # `load_weights` alone would copy into the packed weights, which have another shape.
             initialize_layerwise_reload(model)
             for tensors in buckets:
                 missing -= model.load_weights(iter(tensors.items()))
-                found += digests(tensors)
             _check_complete(model, missing)
             finalize_layerwise_reload(model, self.vllm_config.model_config)
             _pack_tied_heads(model)
         torch.accelerator.synchronize()
-        return checksum_of(found)
 
-    def receive_adapters(self, path: str, version: int) -> str:
-        """Replace the adapters by those in `path`, named as in peft's files; returns their checksum.
+    def receive_adapters(self, path: str, version: int) -> None:
+        """Replace the adapters by those in `path`, named as in peft's files.
 
         The engine must be paused. Raises ValueError for what fits no layer; the adapters are no longer usable then.
         """
         with torch.no_grad():
-            found = put_in_place(self.model_runner.lora_manager, version, Path(path))
+            put_in_place(self.model_runner.lora_manager, version, Path(path))
         torch.accelerator.synchronize()
-        return found
 
     def begin_without_adapters(self, version: int, rank: int) -> None:
         """Compute with adapters of zeros until others come."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from vllm import SamplingParams
 from vllm.logprobs import FlatLogprobs, Logprob
@@ -28,6 +29,7 @@ from rollout.probe import Probe
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason
 from rollout.vllm_engine import VllmEngine
+from tests.unit.full_disk import files_of_at_most
 
 SAMPLING = SamplingSettings(temperature=1.0, response_tokens=8, seed=3)
 
@@ -41,6 +43,14 @@ class FakeLlm:
     parameters: list[SamplingParams] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)  # seconds since the epoch
+    closed: bool = False
+
+    @property
+    def output_processor(self) -> Any:
+        return SimpleNamespace(propagate_error=lambda _: None)
+
+    def shutdown(self, seconds: float) -> None:
+        self.closed = True
 
     @property
     def vllm_config(self) -> Any:
@@ -242,6 +252,34 @@ def test_what_is_sent_again_after_an_update_reads_no_cache_of_the_old_weights(ch
 
     assert [request["cache_salt"] for request in llm.requests] == ["0", "1"]
     assert [span.version for span in output.version_spans] == [1]
+
+
+def test_weights_are_summed_up_while_requests_still_run(chat: ChatFormat, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    async def pause(self: FakeLlm, mode: str, clear_cache: bool) -> None:
+        order.append("requests stand still")
+
+    def summed(path: Path) -> str:
+        order.append(f"{path.name} is there: {path.exists()}")
+        return "the sum"
+
+    monkeypatch.setattr(FakeLlmOfNewWeights, "pause_generation", pause)
+    monkeypatch.setattr(vllm_engine, "checksum_of_file", summed)
+
+    found = asyncio.run(engine_on(FakeLlmOfNewWeights([]), chat).update_weights(1, {}))
+
+    assert found == "the sum"
+    assert order == ["weights.safetensors is there: True", "requests stand still"]
+
+
+def test_weights_that_find_no_room_close_the_engine(chat: ChatFormat) -> None:
+    llm = FakeLlm([])
+
+    with files_of_at_most(16), pytest.raises(EngineDied, match=r"version 1 was not loaded.* could not be written"):
+        asyncio.run(engine_on(llm, chat).update_weights(1, {"a": torch.ones(4096)}))
+
+    assert llm.closed
 
 
 # The probe
