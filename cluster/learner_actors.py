@@ -131,7 +131,7 @@ class _RlShell(_LearnerShell):
         self._rank = RlRank(rank, model_dir, recipe, prompts, limits)
         self._rewards = recipe.rewards
         self._groups_shown = recipe.monitoring.groups_shown if rank.index == 0 else 0
-        self._sender = sender_of(recipe.transfer, rank.seconds_per_wait)
+        self._sender = sender_of(recipe.transfer, recipe.rl.seconds_per_wait)
 
     def step(
         self,

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray.exceptions import ObjectLostError
 
 from cluster.checkpoints import CheckpointFolder
-from cluster.waiting import ACTOR_LOST
+from cluster.waiting import ACTOR_LOST, WaitedTooLong
 
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_TELL = 10.0  # a lost rank's peers see its connection end before Ray says that its process has
+
+_LIMIT = re.compile("timed out|timeout", re.IGNORECASE)  # what gloo and torch's store say of a wait that came to it
 
 
 class LearnerLost(RuntimeError):
@@ -29,25 +33,58 @@ class LearnerLost(RuntimeError):
 _LOSSES = (LearnerLost, ObjectLostError)
 
 
-async def results_of(calls: Mapping[str, asyncio.Task[Any]], method: str) -> list[Any]:
-    """The results of a method's calls, by the ranks' names. Raises LearnerLost, or else what the first to fail raised.
+async def results_of(
+    calls: Mapping[str, asyncio.Task[Any]], method: str, seconds_per_collective: float = math.inf
+) -> list[Any]:
+    """The results of a method's calls, by the ranks' names.
 
-    Where one fails, the others have `SECONDS_TO_TELL` more.
+    Raises LearnerLost, or WaitedTooLong with the names of those that the others waited for, or else what the first to
+    fail raised. Where one fails, the others have `SECONDS_TO_TELL` more.
     """
+    clock = asyncio.get_running_loop().time
+    began = clock()
     try:
         done, others = await asyncio.wait(calls.values(), return_when=asyncio.FIRST_EXCEPTION)
-        if others and not any(isinstance(call.exception(), ACTOR_LOST) for call in done):
+        waited = clock() - began >= seconds_per_collective  # so may a process that was lost have: NCCL ends it for that
+        if others and (waited or not any(isinstance(call.exception(), ACTOR_LOST) for call in done)):
             await asyncio.wait(others, timeout=SECONDS_TO_TELL)
+        hanging = [name for name, call in calls.items() if _hangs(call)]
+        _raise_loss(calls, method, hanging if waited else [])
         for name, call in calls.items():
-            if call.done() and isinstance(error := call.exception(), ACTOR_LOST):
-                raise LearnerLost(f"{name} was lost in `{method}`: {error}") from error
-        for call in done:
-            call.result()  # raises
+            if call in done:
+                _raise_limit(name, call.exception(), method, hanging)
+                call.result()  # raises
         return [call.result() for call in calls.values()]
     finally:
         for call in calls.values():
             call.cancel()
         await asyncio.gather(*calls.values(), return_exceptions=True)  # each failure is looked at
+
+
+def _hangs(call: asyncio.Task[Any]) -> bool:
+    return not call.done() or isinstance(call.exception(), WaitedTooLong)
+
+
+def _raise_loss(calls: Mapping[str, asyncio.Task[Any]], method: str, hanging: Sequence[str]) -> None:
+    """Raise LearnerLost where a rank was lost, maybe for having waited for those that hang."""
+    why = f", as it waited for {', '.join(hanging)} or by itself" if hanging else ""
+    for name, call in calls.items():
+        if call.done() and isinstance(error := call.exception(), ACTOR_LOST):
+            raise LearnerLost(f"{name} was lost in `{method}`{why}: {error}") from error
+
+
+def _raise_limit(name: str, error: BaseException | None, method: str, hanging: Sequence[str]) -> None:
+    """Raise WaitedTooLong with the names of those that did not come to an end, where this one's error is a limit."""
+    names = ", ".join(hanging)
+    if isinstance(error, WaitedTooLong) and len(hanging) > 1:
+        raise WaitedTooLong(
+            f"waited too long for {names} to {method}: look at their logs, or raise rl.seconds_per_wait"
+        ) from error
+    if isinstance(error, RuntimeError) and _LIMIT.search(str(error)):
+        raise WaitedTooLong(
+            f"{name} waited in `{method}` for {names or 'its peers'}: look at the log there, or raise "
+            f"rl.seconds_per_wait, of which it waits half: {error}"
+        ) from error
 
 
 async def through_losses(

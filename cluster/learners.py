@@ -18,6 +18,9 @@ from configs.placement import Deal, learner_of
 from configs.schema import Learner
 from learner.policy import Rank
 
+# Of a call's limit: ranks that wait for one that hangs are to fail before the driver has waited for all of them.
+_COLLECTIVES_SHARE = 0.5
+
 
 class LearnerGroup:
     """Ranks of one job, on one Ray actor each."""
@@ -28,6 +31,7 @@ class LearnerGroup:
         """The actors end with the group, and with them the room they are in."""
         self._actors = list(actors)
         self._seconds = seconds_per_wait
+        self._seconds_per_collective = _COLLECTIVES_SHARE * seconds_per_wait
         self._room = room
 
     @classmethod
@@ -51,7 +55,9 @@ class LearnerGroup:
             if settings.cores is not None:  # before they load a model and start threads
                 await group._gather("keep_on", [(rank.cores[0], n) for n, rank in enumerate(ranks) if rank.cores])
             stored = [ray.put(argument) for argument in arguments]
-            places = [Rank(index, settings.ranks, address, seconds_per_wait) for index in range(settings.ranks)]
+            places = [
+                Rank(index, settings.ranks, address, group._seconds_per_collective) for index in range(settings.ranks)
+            ]
             await group._gather("start", [(place, *stored) for place in places])
         except BaseException:
             group.close()  # a rank that started holds its share of the machine
@@ -88,7 +94,7 @@ class LearnerGroup:
             name: asyncio.create_task(within(reference, self._seconds, f"{name} to {method}"))
             for name, reference in zip(names, references, strict=True)
         }
-        return await results_of(calls, method)
+        return await results_of(calls, method, self._seconds_per_collective)
 
     def close(self) -> None:
         """End the ranks' processes."""

@@ -82,7 +82,8 @@ class Rl(Section):
     checkpoints_kept: PositiveInt = 2
     """Checkpoints on disk, the newest ones; with 1 there is none to go back to should that one be damaged."""
     seconds_per_wait: PositiveFloat = 600.0
-    """Time limit of every wait on a worker, a learner rank or a batch."""
+    """Time limit of every wait on a worker, a learner rank or a batch. Learner ranks wait half as long for each other,
+    so that the one that hangs is told from those that wait for it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+from deepspeed.utils import groups
 from transformers import AutoConfig, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
@@ -45,7 +46,7 @@ class Rank:
     index: int
     world: int
     address: str  # host:port of rank 0's rendezvous
-    seconds_per_wait: float  # limit of every collective
+    seconds_per_collective: float  # limit of every one, and of the ranks' meeting
 
 
 def join(rank: Rank) -> None:
@@ -56,13 +57,12 @@ def join(rank: Rank) -> None:
     # that every later one waits for. gloo serves one node and many.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     os.environ["LOCAL_RANK"] = "0"  # Ray shows each rank its own GPUs alone
+    limit = timedelta(seconds=rank.seconds_per_collective)
     dist.init_process_group(
-        backend,
-        init_method=f"tcp://{rank.address}",
-        rank=rank.index,
-        world_size=rank.world,
-        timeout=timedelta(seconds=rank.seconds_per_wait),
+        backend, init_method=f"tcp://{rank.address}", rank=rank.index, world_size=rank.world, timeout=limit
     )
+    # DeepSpeed reduces and gathers over a group of its own with torch's own limit: it takes this one for that.
+    groups._WORLD_GROUP = dist.new_group(timeout=limit)
     deepspeed.init_distributed(dist_backend=backend, dist_init_required=False)
 
 
