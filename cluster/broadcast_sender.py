@@ -7,6 +7,7 @@ is a copy in its host's memory.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,19 +52,20 @@ class Offer:
 class BroadcastSender:
     """Implements `cluster.transport.WeightSender`, in an actor with a method `send` that calls this one's."""
 
-    def __init__(self, seconds_per_wait: float) -> None:
-        # Half of it: the pool's own wait for the worker would else end first, and could not name the rank.
-        self._seconds = seconds_per_wait / 2
+    def __init__(self, seconds_per_update: float) -> None:
+        # Half of it: the pool, which waits so long for the worker, would else end first and could not name the rank.
+        self._seconds = seconds_per_update / 2
         self._kept: dict[int, Sequence[Mapping[str, torch.Tensor]]] = {}  # by version
 
     def publish(self, version: int, buckets: Iterable[Mapping[str, torch.Tensor]]) -> Offer:
         """See `cluster.transport.WeightSender`."""
+        self._kept = dict([*self._kept.items()][1 - _KEPT :])  # before the memory of another one is taken
         held: list[Mapping[str, torch.Tensor]] = []
         found: list[bytes] = []
         for bucket in buckets:
             found += digests(bucket)
             held.append(bucket)
-        self._kept = dict([*self._kept.items(), (version, held)][-_KEPT:])
+        self._kept[version] = held
         return Offer(
             WeightsId(version, checksum_of(found)),
             layout_of(held),
@@ -84,19 +86,29 @@ class BroadcastSender:
 async def take_offer(offer: Offer, engine: VllmEngine) -> str:
     """In a rollout worker: let rank 0 send to the engine while its requests are frozen; returns the checksum it found.
 
-    Raises EngineDied where other weights came than were sent, or not all: they are in the engine already.
+    Raises EngineDied where other weights came than were sent, or not all: they are in the engine already. Where rank 0
+    fails it is raised at once, from that error.
     """
     with socket.socket() as probe:
         probe.bind(("", 0))
         port: int = probe.getsockname()[1]
     meeting = Meeting(ray.util.get_node_ip_address(), port, engine.processes + 1, offer.seconds)
-    sent = offer.source.send.remote(offer.version, meeting)
-    found = await engine.receive_weights(offer.version, meeting, offer.layout)
+    sending = asyncio.ensure_future(offer.source.send.remote(offer.version, meeting))
+    receiving = asyncio.create_task(engine.receive_weights(offer.version, meeting, offer.layout))
     try:
-        await sent
+        await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_EXCEPTION)
+        if sending.done():
+            sending.result()
+        found = receiving.result()
     except RayError as error:
+        receiving.cancel()
+        await asyncio.wait((receiving,))  # else its processes would come to their limit, and `close` wait for that
         await engine.close()
-        raise EngineDied(f"version {offer.version} came, but rank 0 failed in sending it: {error}") from error
+        raise EngineDied(f"rank 0 failed in sending version {offer.version}: {error}") from error
+    finally:
+        for call in (sending, receiving):
+            call.cancel()
+        await asyncio.gather(sending, receiving, return_exceptions=True)
     if found != offer.checksum:
         await engine.close()
         raise EngineDied(f"weights with checksum {found} came as version {offer.version}, {offer.checksum} were sent")

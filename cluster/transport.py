@@ -48,5 +48,5 @@ class WholeSender:
 def sender_of(transfer: Transfer, seconds_per_wait: float) -> WeightSender:
     """The sender that a recipe asks for."""
     if transfer.through is Through.NCCL:
-        return BroadcastSender(seconds_per_wait)
+        return BroadcastSender(min(transfer.seconds_per_update, seconds_per_wait))  # as long as the pool waits
     return DeltaSender(transfer.full_every) if transfer.deltas else WholeSender()

@@ -25,7 +25,7 @@ class Learner:
     """As `cluster.learner_actors.RlSendingActor`, without a model."""
 
     def __init__(self) -> None:
-        self._sender = BroadcastSender(seconds_per_wait=120.0)
+        self._sender = BroadcastSender(seconds_per_update=120.0)
         self._weights = weights()
 
     def publish(self, version: int) -> Offer:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+import weakref
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,11 +28,11 @@ def weights(value: float) -> dict[str, torch.Tensor]:
 
 
 class Source:
-    """Rank 0's actor: what is called remotely runs in a thread; `fails` after it has sent."""
+    """Rank 0's actor: what is called remotely runs in a thread; `fails` after it has sent, or `refuses` to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sender = BroadcastSender(seconds_per_wait=60.0)
-        self.fails = False
+        self.sender = BroadcastSender(seconds_per_update=60.0)
+        self.fails = self.refuses = False
         context = SimpleNamespace(current_actor=SimpleNamespace(send=SimpleNamespace(remote=self._remote)))
         monkeypatch.setattr(broadcast_sender.ray, "get_runtime_context", lambda: context)
         monkeypatch.setattr(broadcast_sender.ray.util, "get_node_ip_address", lambda: "127.0.0.1")
@@ -37,6 +41,8 @@ class Source:
         return asyncio.create_task(self._send(version, where))
 
     async def _send(self, version: int, where: Meeting) -> None:
+        if self.refuses:
+            raise RayError("CUDA out of memory")
         await asyncio.to_thread(self.sender.send, version, where)
         if self.fails:
             raise RayError("the actor died")
@@ -64,6 +70,32 @@ class Engine:
         self.closed = True
 
 
+class WaitingEngine(Engine):
+    """Its processes wait for a sender that does not come; `done` says what became of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    async def receive_weights(self, version: int, where: Meeting, layout: Layout) -> str:
+        try:
+            await asyncio.sleep(20.0)
+        except asyncio.CancelledError:
+            self.done.append("cancelled")
+            raise
+        raise EngineDied("waited for its limit")
+
+    async def close(self) -> None:
+        self.done.append("closed")
+
+
+class FailingEngine(Engine):
+    """Its process has died."""
+
+    async def receive_weights(self, version: int, where: Meeting, layout: Layout) -> str:
+        raise EngineDied("its process is gone")
+
+
 def taken(offer: Any, engine: Engine) -> str:
     async def job() -> str:
         return await take_offer(offer, engine)  # type: ignore[arg-type]
@@ -82,15 +114,46 @@ def test_a_version_and_the_one_before_can_be_had_and_no_older_one_is_kept(monkey
         sender.send(1, Meeting("127.0.0.1", 1, 2, 1.0))
 
 
-def test_an_engine_that_found_other_weights_or_whose_sender_failed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_two_versions_are_held_while_a_third_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, others = Source(monkeypatch).sender, list[list[bool]]()
+    kept: list[weakref.ref[torch.Tensor]] = []
+
+    def buckets(version: int) -> Iterator[dict[str, torch.Tensor]]:
+        others.append([tensor() is not None for tensor in kept])
+        matrix = torch.full((3, 4), float(version))
+        kept.append(weakref.ref(matrix))
+        yield {"matrix": matrix}
+
+    for version in (1, 2, 3, 4):
+        sender.publish(version, buckets(version))
+
+    assert others == [[], [True], [False, True], [False, False, True]]
+
+
+def test_a_sender_that_fails_before_its_first_bucket_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source(monkeypatch)
+    offer, engine = source.sender.publish(7, [weights(7)]), WaitingEngine()
+    source.refuses = True
+
+    with pytest.raises(EngineDied, match="rank 0 failed in sending version 7: CUDA out of memory") as told:
+        taken(offer, engine)
+
+    assert isinstance(told.value.__cause__, RayError)
+    assert engine.done == ["cancelled", "closed"]
+
+
+def test_an_engine_that_fails_first_leaves_no_wait_for_the_sender_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def job() -> int:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        with pytest.raises(EngineDied, match="its process is gone"):
+            await take_offer(offer, FailingEngine())  # type: ignore[arg-type]
+        return len(asyncio.all_tasks())
+
+    complaints: list[object] = []
+    source = Source(monkeypatch)
+    monkeypatch.setattr(source.sender, "send", lambda *_: time.sleep(0.2))
     offer = source.sender.publish(7, [weights(7)])
-    spoilt, sound = Engine(spoilt=True), Engine()
 
-    with pytest.raises(EngineDied, match="weights with checksum other came as version 7"):
-        taken(offer, spoilt)
-    source.fails = True
-    with pytest.raises(EngineDied, match="version 7 came, but rank 0 failed in sending it: the actor died"):
-        taken(offer, sound)
-
-    assert spoilt.closed and sound.closed
+    assert asyncio.run(job()) == 1
+    gc.collect()
+    assert not complaints

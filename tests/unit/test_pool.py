@@ -12,20 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 import cluster.allocator
+import cluster.broadcast_sender
 import cluster.pool
 import cluster.supervisor
+from cluster.broadcast_sender import Offer
 from cluster.pool import RolloutPool
 from cluster.rollout_actor import CALLS_AT_ONCE
 from cluster.room import NoRoom
 from cluster.sampling import RolloutWorkers, sample_each
 from cluster.supervisor import NoWorkers
+from cluster.transport import sender_of
 from cluster.weight_update import WrongWeights
 from configs.bundles import Asked
 from configs.load import load_recipe
-from configs.schema import Engine, GroupsPerWorker
+from configs.schema import Engine, GroupsPerWorker, Through, Transfer
 from rollout.chat import ImageLimits
 from rollout.engine import EngineDied, EngineError, SamplingSettings
 from rollout.engine_setup import EngineSetup
@@ -508,6 +512,27 @@ def test_a_worker_that_hangs_in_an_update_is_replaced_after_a_limit_of_its_own(f
     assert virtual_time.run(job()) == pytest.approx(5.0)
     assert [actor.held for actor in fake.actors[:3]] == [[1], [], [1]]
     assert fake.actors[1].killed
+
+
+@pytest.mark.parametrize(("per_update", "per_wait"), [(300.0, 600.0), (600.0, 300.0), (40.0, 1500.0)])
+def test_a_broadcast_comes_to_its_limit_well_before_the_wait_for_its_worker(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch, per_update: float, per_wait: float
+) -> None:
+    monkeypatch.setattr(
+        cluster.broadcast_sender.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor="me")
+    )
+    sender = sender_of(Transfer(through=Through.NCCL, seconds_per_update=per_update), per_wait)
+    offer = sender.publish(1, [{"norm": torch.ones(2)}])
+    assert isinstance(offer, Offer)
+
+    async def job() -> float:
+        pool = await RolloutPool.start(EngineSetup("model", Engine(workers=2), ImageLimits()), per_wait, per_update)
+        fake.checksum, fake.actors[1].hangs = offer.checksum, True
+        before = asyncio.get_running_loop().time()
+        await pool.load(offer)
+        return asyncio.get_running_loop().time() - before
+
+    assert offer.seconds == pytest.approx(virtual_time.run(job()) / 2)
 
 
 def test_prompts_wait_here_and_not_at_an_engine_that_has_enough_of_them(fake: FakeCluster) -> None:
