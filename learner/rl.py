@@ -27,7 +27,8 @@ from rollout.codec import decode_group
 from rollout.probe import Probe, probe_of
 from rollout.prompts import Prompt
 
-# Weights leave the learner in buckets of this size: under ZeRO-3 no rank holds more of them at once.
+# A bucket ends with the parameter that fills it: under ZeRO-3 a rank holds no more of the weights at once than this and
+# one parameter, beside its own share.
 BYTES_PER_BUCKET = 256 * 2**20
 
 
