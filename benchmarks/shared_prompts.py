@@ -10,18 +10,14 @@ range, and the largest difference of a token's log-probability between the two.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.report import Report, figure
 from cluster.stages import read_file
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -29,17 +25,6 @@ from learner.batching import MicroBatch, TrainingSequence
 from learner.policy import ResponseLogprobs, load_model
 from learner.sequences import micro_batches
 from rollout.chat import ChatFormat, ImageLimits
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One forward and backward pass of all groups, seconds: the median over the repeats and their range."""
-
-    shared: bool
-    tokens: int  # put through the model
-    median: float
-    lowest: float
-    highest: float
 
 
 def sequences(recipe: Recipe, chat: ChatFormat, groups: int, samples: int, tokens: int) -> list[TrainingSequence]:
@@ -83,6 +68,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="repeats (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
+    report = Report(given)
     recipe = load_recipe(Path(given.recipe), given.overrides)
     samples, tokens = given.samples or recipe.rl.samples_per_prompt, given.tokens or recipe.rl.response_tokens
     chat = ChatFormat(given.model, ImageLimits.of(recipe.model, recipe.data))
@@ -99,36 +85,19 @@ def main() -> None:
             took = pass_through(module, batches)
             if repeat > 0:
                 seconds[shared].append(took)
-    found = [
-        Timing(
-            shared,
-            sum(int(batch.attention_mask.sum()) for batch in batches),
-            statistics.median(seconds[shared]),
-            min(seconds[shared]),
-            max(seconds[shared]),
-        )
-        for shared, batches in ways.items()
-    ]
-    print(f"{given.groups} groups of {samples} responses of up to {tokens} tokens, {given.repeats} repeats")
-    for timing in found:
-        what = "once for each group" if timing.shared else "once for each sample"
-        span = f"({timing.lowest:.2f} to {timing.highest:.2f})"
-        print(f"prompt {what:22}{timing.tokens:7} tokens{timing.median:8.2f} s  {span}")
-    ratio = statistics.median(b / a for a, b in zip(seconds[True], seconds[False], strict=True))
-    print(f"faster by {ratio:.2f} (median over the repeats); log-probabilities differ by at most {difference:.1e}")
-    if given.json is not None:
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        numbers = {
-            "machine": machine,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "repeats": given.repeats,
-            "timings": [asdict(timing) for timing in found],
-            "ratio": ratio,
-            "difference": difference,
-        }
-        given.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    through = {shared: sum(int(batch.attention_mask.sum()) for batch in batches) for shared, batches in ways.items()}
+    report.add(
+        f"{given.groups} groups of {samples} responses of up to {tokens} tokens, {torch.get_num_threads()} threads",
+        [
+            figure("prompts once for each group", "s", seconds[True], 2),
+            figure("  through the model", "tokens", [through[True]]),
+            figure("prompts once for each sample", "s", seconds[False], 2),
+            figure("  through the model", "tokens", [through[False]]),
+            figure("faster by", "", [b / a for a, b in zip(seconds[True], seconds[False], strict=True)], 2),
+            figure("log-probabilities differ by at most", "millionths", [1e6 * difference], 1),
+        ],
+    )
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """How many steps the exact confidence gradient needs for a given excess Brier score, beside the sampled one.
 
-    python -m benchmarks.steps_to_excess
+    python -m benchmarks.steps_to_excess --json steps_to_excess.json
 
 On the table policy, whose excess is known exactly; credit apart, Brier score. Printed are medians over seeds of the
-steps after which the excess is under a mark for the first time, looked at every 20 steps, and their range.
+steps after which the excess is under a mark for the first time, looked at every 20 steps, and their range; a ratio is
+of a seed's two runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+from pathlib import Path
 
+from benchmarks.report import Report, figure
 from benchmarks.table_policy import IDEAL_BRIER, STEPS, training
 
 MARKS = (0.02, 0.01, 0.005)
@@ -30,19 +32,24 @@ def steps_to(marks: tuple[float, ...], *, exact: bool, seed: int) -> list[int]:
 
 
 def main() -> None:
-    """Train and print."""
+    """Train, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="seeds (default: 5)")
-    seeds = range(parser.parse_args().seeds)
-    by_gradient = {
-        name: [steps_to(MARKS, exact=name == "exact", seed=seed) for seed in seeds] for name in ("sampled", "exact")
-    }
-    print(f"{'excess under':14}{'sampled':>22}{'exact':>22}{'ratio':>8}")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    given = parser.parse_args()
+    report, seeds = Report(given), range(given.seeds)
+    sampled, exact = ([steps_to(MARKS, exact=exact, seed=seed) for seed in seeds] for exact in (False, True))
     for place, mark in enumerate(MARKS):
-        steps = {name: [run[place] for run in runs] for name, runs in by_gradient.items()}
-        medians = {name: statistics.median(found) for name, found in steps.items()}
-        cells = [f"{medians[name]:.0f} ({min(found)} to {max(found)})" for name, found in steps.items()]
-        print(f"{mark:<14}{cells[0]:>22}{cells[1]:>22}{medians['sampled'] / medians['exact']:>8.1f}")
+        slow, fast = ([steps[place] for steps in runs] for runs in (sampled, exact))
+        report.add(
+            f"excess under {mark}",
+            [
+                figure("sampled", "steps", slow),
+                figure("exact", "steps", fast),
+                figure("sampled / exact", "", [a / b for a, b in zip(slow, fast, strict=True)], 1),
+            ],
+        )
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -12,20 +12,17 @@ so that what else runs on the machine does not count. Without MODEL, the emoji r
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
+from benchmarks.report import Figure, Report, figure
 from configs.load import load_recipe
 from configs.schema import Optimizer
 from learner.architecture import model_class
@@ -164,6 +161,18 @@ def measured(folder: str, learning_rate: float, warm_up: int, repeats: int) -> l
     return found
 
 
+def figures(updates: Sequence[Update]) -> list[Figure]:
+    """Of all updates; what is sent, and its bound, as shares of the weights' bytes."""
+    return [
+        figure("values changed", "%", [100 * update.changed for update in updates], 2),
+        figure("bytes sent", "%", [100 * update.sent for update in updates], 2),
+        figure("  at least, by their entropy", "%", [100 * update.bound for update in updates], 2),
+        figure("encoding", "ms", [1000 * update.seconds_to_encode for update in updates]),
+        figure("applying", "ms", [1000 * update.seconds_to_apply for update in updates]),
+        figure("checksum", "ms", [1000 * update.seconds_of_checksum for update in updates]),
+    ]
+
+
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -174,39 +183,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="updates that are compared (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
+    report = Report(given)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as own:
         folder = given.model or _built(Path(own) / "model")
-        found = {rate: measured(folder, rate, given.warm_up, given.repeats) for rate in LEARNING_RATES}
         model = model_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder)
-    megabytes = 2 * sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    print(f"{megabytes:.1f} MB of bf16 weights, {given.repeats} updates after {given.warm_up} steps, one core")
-    print("learning rate   values changed            bytes sent                  bound     encode    apply  checksum")
-    for rate, updates in found.items():
-        columns = [_column(updates, name) for name in ("changed", "sent")]
-        limit = statistics.median(update.bound for update in updates)
-        times = [
-            statistics.median(getattr(update, f"seconds_{name}") for update in updates)
-            for name in ("to_encode", "to_apply", "of_checksum")
-        ]
-        print(
-            f"{rate:<16.0e}{columns[0]:26}{columns[1]:28}{limit:<8.2%}" + "".join(f"{t * 1000:6.0f} ms" for t in times)
-        )
-    if given.json is not None:
-        numbers = {
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "megabytes": megabytes,
-            "warm_up": given.warm_up,
-            "updates": {f"{rate:.0e}": [asdict(update) for update in updates] for rate, updates in found.items()},
-        }
-        given.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-
-
-def _column(updates: list[Update], name: str) -> str:
-    shares = [getattr(update, name) for update in updates]
-    return f"{statistics.median(shares):.2%} ({min(shares):.2%} to {max(shares):.2%})"
+        megabytes = 2 * sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        for rate in LEARNING_RATES:
+            updates = measured(folder, rate, given.warm_up, given.repeats)
+            report.add(f"{megabytes:.1f} MB of bf16 weights, learning rate {rate:.0e}, one core", figures(updates))
+    report.finish()
 
 
 def _built(folder: Path) -> str:

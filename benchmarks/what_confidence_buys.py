@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.report import Report
 from benchmarks.what_confidence_buys_measures import ALL, CONFIDENT, held, interval, measured, thresholds, ways
 from cluster.evaluation import evaluate, model_tokenizer
 from cluster.finished_model import finished_model
@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--against", choices=["annotators", "majority"], default="annotators", help="what is right")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
+    report = Report(given)
     model, recipe = finished_model(given.model, overrides=given.overrides)
     files = given.files or list(recipe.data.evaluation)
     if given.keep is not None:
@@ -117,13 +118,12 @@ def main() -> None:
         if missing:
             connect(recipe.name)
             asyncio.run(generate(recipe, model, missing, given.keep, given.samples))
-    numbers = {}
     for name in files:
         folder = model.parent / "evaluation" / name if given.keep is None else given.keep / name / "sampled"
         greedy = [] if given.keep is None else read_predictions(given.keep / name / "greedy" / "predictions.jsonl")
-        numbers[name] = tell(recipe, name, greedy, read_predictions(folder / "predictions.jsonl"), given.against)
-    if given.json is not None:
-        given.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        sampled = read_predictions(folder / "predictions.jsonl")
+        report.keep(name, tell(recipe, name, greedy, sampled, given.against))
+    report.finish()
 
 
 if __name__ == "__main__":

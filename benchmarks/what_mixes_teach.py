@@ -1,6 +1,6 @@
 """What mixes of rewards teach a policy whose best behaviour is known: who cheats, and how far.
 
-    python -m benchmarks.what_mixes_teach
+    python -m benchmarks.what_mixes_teach --json what_mixes_teach.json
 
 On the table policy, 6,000 steps of each mix. Printed are medians over seeds and their range: accuracy (0.500 is best),
 the excess of the Brier score over an honest policy's (below 0: the answers are wrong on purpose), how far confidences
@@ -10,9 +10,10 @@ are off above and below p = 0.5, and the highest p whose prompt is answered wron
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from benchmarks.report import Figure, Report, figure
 from benchmarks.table_policy import IDEAL_BRIER, Learnt, P, learnt
 
 JOINT = {"credit": "joint"}
@@ -29,28 +30,27 @@ MIXES: Mapping[str, tuple[Mapping[str, object], bool]] = {
 }
 
 
-def cells(found: Sequence[Learnt]) -> list[str]:
-    """Medians and ranges over the seeds."""
-    numbers = [
-        [table.accuracy for table in found],
-        [table.brier - IDEAL_BRIER for table in found],
-        [float(table.bias[P > 0.5].mean()) for table in found],
-        [float(table.bias[P < 0.5].mean()) for table in found],
-        [float(max(P[table.honesty < 0.5], default=0.0)) for table in found],
+def figures(found: Sequence[Learnt]) -> list[Figure]:
+    """What a mix came to with each seed."""
+    return [
+        figure("accuracy", "", [table.accuracy for table in found], 3),
+        figure("excess Brier", "", [table.brier - IDEAL_BRIER for table in found], 3),
+        figure("off above 0.5", "", [float(table.bias[P > 0.5].mean()) for table in found], 3),
+        figure("off below 0.5", "", [float(table.bias[P < 0.5].mean()) for table in found], 3),
+        figure("sabotage up to p", "", [float(max(P[table.honesty < 0.5], default=0.0)) for table in found], 3),
     ]
-    return [f"{statistics.median(n):.3f} ({min(n):.3f} to {max(n):.3f})" for n in numbers]
 
 
 def main() -> None:
-    """Train and print."""
+    """Train, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="seeds (default: 5)")
-    seeds = range(parser.parse_args().seeds)
-    headers = ("accuracy", "excess Brier", "off above 0.5", "off below 0.5", "sabotage up to p")
-    print(f"{'':30}" + "".join(f"{header:>28}" for header in headers))
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    given = parser.parse_args()
+    report = Report(given)
     for name, (settings, exact) in MIXES.items():
-        found = [learnt(settings, exact=exact, seed=seed) for seed in seeds]
-        print(f"{name:30}" + "".join(f"{cell:>28}" for cell in cells(found)), flush=True)
+        report.add(name, figures([learnt(settings, exact=exact, seed=seed) for seed in range(given.seeds)]))
+    report.finish()
 
 
 if __name__ == "__main__":
