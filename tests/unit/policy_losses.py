@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import exp, log
 
-from configs.schema import Correction, Proximal, Rl
+from configs.schema import Correction, KlEstimator, Proximal, Rl
 
 Found = list[tuple[float, float]]  # loss and derivative of each token
 Numbers = Sequence[float]
@@ -77,3 +77,11 @@ def losses_of(rl: Rl, now: Numbers, engine: Numbers, advantages: Numbers, lags: 
         case Correction.DECOUPLED_PPO:
             between = interpolated(now, engine, lags) if rl.proximal is Proximal.INTERPOLATED else first
             return decoupled(now, engine, between, advantages, low, high, cap)
+
+
+def kl_pulls(rl: Rl, now: Numbers, reference: Numbers, stated: Sequence[bool]) -> list[float]:
+    """What the KL to the reference adds to each token's derivative; nothing to those of the stated confidence."""
+    ratios = [exp(r) / exp(p) for p, r in zip(now, reference, strict=True)]
+    by_estimator = {KlEstimator.K2: lambda ratio: -log(ratio), KlEstimator.K3: lambda ratio: 1 - ratio}
+    pull = by_estimator[rl.kl_estimator]
+    return [0.0 if own else rl.kl_weight * pull(ratio) for ratio, own in zip(ratios, stated, strict=True)]

@@ -23,7 +23,7 @@ from rollout.probe import PROBE_TOKENS, Probe
 from rollout.prompts import Message, Prompt
 from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Trajectory, VersionSpan
 from tests.unit.plain_policy import LEARNING_RATE, PlainPolicy, alone
-from tests.unit.policy_losses import losses_of
+from tests.unit.policy_losses import kl_pulls, losses_of
 
 VERSION = 3
 WEIGHTS = RewardWeights()
@@ -46,6 +46,8 @@ STEPS: dict[str, dict[str, object]] = {
         "ratio_high": 1.05,
     },
     "icepop": {"correction": "icepop", "loss_mean": "fixed_length", **RATIOS},
+    "held by k2": {"importance_cap": 1.2, "kl_weight": 0.5, "kl_estimator": "k2"},
+    "held by k3": {"importance_cap": 1.2, "kl_weight": 0.5, "kl_estimator": "k3", "minibatches": 2},
 }
 
 
@@ -72,9 +74,19 @@ def recipe(rl: dict[str, object]) -> Recipe:
     )
 
 
-def module(folder: Path, temperature: float = 1.0) -> ResponseLogprobs:
+def started_from(folder: Path, temperature: float = 1.0) -> ResponseLogprobs:
+    """The model that a KL is to."""
     chat = ChatFormat(str(folder), ImageLimits())
     return ResponseLogprobs(load_model(str(folder), Learner(precision="fp32")), chat.barred_token_ids(), temperature)  # type: ignore[arg-type]
+
+
+def module(folder: Path, temperature: float = 1.0) -> ResponseLogprobs:
+    """The policy, some way from the model that it started from."""
+    policy, generator = started_from(folder, temperature), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+    return policy
 
 
 def alone_in_a_row(model: ResponseLogprobs, sequence: TrainingSequence) -> torch.Tensor:
@@ -110,6 +122,7 @@ def one_by_one(
 ) -> tuple[dict[str, torch.Tensor], list[list[float]], list[list[float]]]:
     """The weights after the step, and what the meters are means of: for all tokens, and for the confidence's."""
     rl, chat, model = settings.rl, ChatFormat(str(folder), ImageLimits()), module(folder)
+    reference = started_from(folder)
     made = [
         [
             s
@@ -120,27 +133,29 @@ def one_by_one(
     ]
     with torch.no_grad():
         first = [[alone_in_a_row(model, s).tolist() for s in own] for own in made]
+        held = [[alone_in_a_row(reference, s).tolist() for s in own] for own in made]
     everything: list[list[float]] = []
     stated: list[list[float]] = []
-    for own, own_first in zip(made, first, strict=True):
+    for own, own_first, own_held in zip(made, first, held, strict=True):
         model.zero_grad()
-        for sequence, before in zip(own, own_first, strict=True):
+        for sequence, before, there in zip(own, own_first, own_held, strict=True):
             assert sequence.advantages is not None and sequence.behaviour_logprobs is not None
             assert sequence.versions is not None and sequence.confidence_mask is not None
             now = alone_in_a_row(model, sequence)
             engine, advantages = sequence.behaviour_logprobs.tolist(), sequence.advantages.tolist()
             lags = (VERSION - sequence.versions).tolist()
             slow = losses_of(rl, now.tolist(), engine, advantages, lags, before)
+            pulls = kl_pulls(rl, now.tolist(), there, sequence.confidence_mask.tolist())
             divisor = {
                 LossMean.TOKEN: sum(float(s.weights.sum()) for s in own),
                 LossMean.SEQUENCE: len(own) * float(sequence.weights.sum()),
                 LossMean.FIXED_LENGTH: len(own) * rl.response_tokens,
             }[rl.loss_mean]
-            pull = [d * float(w) / divisor for (_, d), w in zip(slow, sequence.weights, strict=True)]
+            pull = [(d + k) * float(w) / divisor for (_, d), k, w in zip(slow, pulls, sequence.weights, strict=True)]
             (now * torch.tensor(pull)).sum().backward()  # type: ignore[no-untyped-call]
-            for p, q, inside in zip(now.tolist(), engine, sequence.confidence_mask, strict=True):
+            for p, q, r, inside in zip(now.tolist(), engine, there, sequence.confidence_mask, strict=True):
                 ratio = math.exp(p - q)
-                row = [abs(p - q), ratio - 1 - (p - q), ratio]
+                row = [abs(p - q), ratio - 1 - (p - q), ratio, math.exp(r - p) - 1 - (r - p)]
                 everything.append(row)
                 if inside:
                     stated.append(row)
@@ -190,11 +205,11 @@ def test_a_step_moves_the_weights_as_the_responses_one_by_one_do(
     assert any(not torch.equal(after[n], before[n]) for n in after)
     for meters, rows in ((report.response, everything), (report.confidence, stated)):
         assert meters is not None
-        expected = np.mean(rows, axis=0).tolist()
+        *expected, reference_kl = np.mean(rows, axis=0).tolist()
         assert [meters.mismatch, meters.behaviour_kl, meters.importance_ratio] == pytest.approx(expected, rel=1e-4)
         assert (meters.masked_share > 0) is (name == "icepop")
         assert (meters.capped_share > 0) is (name != "icepop")
-        assert meters.reference_kl is None
+        assert meters.reference_kl == (pytest.approx(reference_kl, rel=1e-4) if settings.rl.kl_weight else None)
 
 
 def test_the_first_group_s_longest_response_is_the_probe_where_there_is_none_yet(
