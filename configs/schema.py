@@ -172,7 +172,8 @@ class Learner(Section):
     """Padded tokens in one forward pass at most (a longer single sequence still goes through)."""
     share_prompts: bool = True
     """Put a group through the model as one row: its prompt once, its responses side by side behind it under a tree
-    mask. The same losses and gradients for fewer tokens, by as much as prompts are long and groups large."""
+    mask. A group of more than `tokens_per_micro_batch` is split, and its prompt is computed again in each row. The same
+    losses and gradients for fewer tokens, by as much as prompts are long and rows hold responses."""
     attention: str = "sdpa"
     """transformers' attention implementation."""
     lora: Lora | None = None
