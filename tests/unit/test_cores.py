@@ -143,6 +143,32 @@ def test_threads_old_and_new_and_children_keep_to_the_cores_of_their_process() -
     assert json.loads(told) == [[ONE]] * 3
 
 
+def test_a_rollout_worker_is_on_its_cores_before_vllm_starts() -> None:
+    script = f"""
+        import asyncio, json, os, sys
+        from contextlib import suppress
+        from types import SimpleNamespace
+        from cluster.rollout_actor import RolloutWorker
+        from configs.schema import Engine
+        from rollout.chat import ImageLimits
+        from rollout.engine_setup import EngineSetup
+
+        found = []
+        async def start(*_, **__):
+            found.append(sorted(os.sched_getaffinity(0)))
+            raise InterruptedError
+        sys.modules["rollout.vllm_engine"] = SimpleNamespace(VllmEngine=SimpleNamespace(start=start))
+        for cores in (None, ("{ONE}",)):
+            with suppress(InterruptedError):
+                asyncio.run(RolloutWorker("rollout-0").start(EngineSetup("", Engine(cores=cores), ImageLimits())))
+        print(json.dumps(found))
+    """
+
+    told = subprocess.check_output([sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parents[2])
+
+    assert json.loads(told) == [sorted(os.sched_getaffinity(0)), [ONE]]
+
+
 def test_a_core_that_is_not_there_is_an_error_that_names_worker_node_cores_and_setting() -> None:
     before = os.sched_getaffinity(0)
 
