@@ -19,7 +19,7 @@ WINDOW = 20  # steps
 DISTINCT = 2.5  # mean number of confidences in use, below which they count as collapsed
 ROSE = 0.03  # share of sabotage suspects that the last window has more than the first
 FELL = 0.02  # accuracy that the last window has less than the first
-APART = 0.02  # nats of mean |difference| under the same weights; rounding in bf16 stays below it
+APART = 0.02  # nats of mean |difference| under the same weights; in bf16 unsure text has more by rounding alone
 
 Metrics = Mapping[str, float | None]
 
@@ -95,9 +95,9 @@ class Monitor:
             return None
         return (
             f"PARITY: engine and learner are {seen[name]:.3f} nats a token apart under the same weights, on "
-            f"{_SAME_WEIGHTS[name]}: more than bf16's rounding ({APART:g}). Look at engine.precision and "
-            "learner.precision (is fp32 better, or fp32_head of both?), rl.temperature, and the model's processor and "
-            "its limits (model.min_image_pixels, model.max_image_pixels)"
+            f"{_SAME_WEIGHTS[name]}; {APART:g} is looked for. Look at engine.precision and learner.precision (is fp32 "
+            "better, or fp32_head of both? In bf16 rounding alone is more where the model is unsure of its words), "
+            "rl.temperature, and the model's processor and its limits (model.min_image_pixels, model.max_image_pixels)"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import (
     agreement_probe,
+    attention,
     confidence_gradient,
     reward_service,
     shared_prompts,
@@ -179,6 +180,18 @@ def test_what_shared_prompts_save(written: Callable[..., dict[str, Any]], tmp_pa
     assert once < each
     assert [one["repeats"] for one in figures if one["unit"] == "s"] == [2, 2]
     assert figures[-1]["median"] < 100
+
+
+def test_which_attention_is_faster(written: Callable[..., dict[str, Any]], tmp_path: Path, tiny_model: Path) -> None:
+    recipe = finished_run(tmp_path, tiny_model, "data.stage3=seen.jsonl", "learner.precision=fp32", stages=0)
+
+    found = written(attention.main, tiny_model, f"{recipe.output}/recipe.yaml", "--groups", 2, "--repeats", 2)
+
+    (figures,) = found.values()
+    told = medians(figures)
+    assert [one["repeats"] for one in figures if one["unit"] == "s"] == [2, 2]
+    assert 0 < told["log-probabilities differ by at most"] < 100  # two implementations, one model
+    assert told["eager faster by"] > 0
 
 
 def test_how_small_deltas_are(written: Callable[..., dict[str, Any]], tiny_model: Path) -> None:
