@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from cluster.gguf_file import gguf_file
-from configs.load import load_recipe
 from configs.schema import Engine, Learner, Precision
 from learner.batching import MicroBatch, TrainingSequence, collate
 from learner.gguf_model import unpack_gguf
@@ -33,7 +31,6 @@ SETTINGS = Engine(
     kv_cache_gib=0.25,
 )
 PROMPTS = [Prompt(word, "words", (Message("system", "Which?"), Message("user", word))) for word in ("joy", "gloom")]
-WORDS = Path(__file__).parents[2] / "configs" / "words" / "words.yaml"
 TOLERANCE = 1e-3  # between two implementations of the same model in fp32
 
 
@@ -77,25 +74,21 @@ def test_an_fp32_head_s_logprobs_are_the_learner_s(tmp_path: Path) -> None:
 
 
 def test_in_bf16_engine_and_learner_differ_by_no_more_than_their_own_rounding(tmp_path: Path) -> None:
-    """A pretrained model, with logits as large as real ones, on text it is unsure of: there rounding shows most."""
-    recipe = load_recipe(WORDS)
-    assert recipe.model.gguf is not None
-    assert (recipe.engine.precision, recipe.learner.precision) == (Precision.BF16, Precision.BF16)
-    unpack_gguf(gguf_file(recipe.model.gguf), tmp_path, Precision.BF16)
-    outputs = asyncio.run(sampled(tmp_path, recipe.engine, PROMPTS * 8))
-    rows = [row(output) for output in outputs]
+    write_gguf(tmp_path / "small.gguf", small_llama())
+    folder = tmp_path / "model"
+    unpack_gguf(tmp_path / "small.gguf", folder, Precision.BF16)
+    outputs = asyncio.run(sampled(folder, SETTINGS.model_copy(update={"precision": Precision.BF16}), PROMPTS * 8))
 
     found = {}
     for precision in (Precision.BF16, Precision.FP32):
-        learner = recipe.learner.model_copy(update={"precision": precision})
-        module = ResponseLogprobs(load_model(str(tmp_path), learner), (), 1.0)
+        module = ResponseLogprobs(load_model(str(folder), Learner(precision=precision)), (), 1.0)
         with torch.no_grad():
-            found[precision] = np.concatenate([module(batch).numpy() for batch in rows])
+            found[precision] = np.concatenate([module(row(output)).numpy() for output in outputs])
 
     sampled_with = np.concatenate([output.logprobs for output in outputs])
     apart, rounding = (np.abs(found[Precision.BF16] - other).mean() for other in (sampled_with, found[Precision.FP32]))
     assert len(sampled_with) > 500
-    assert 0 < apart < 2 * rounding < 0.2  # were they independent, 1.4 times
+    assert 0 < apart < 2 * rounding < 0.1  # were they independent, 1.4 times
 
 
 async def sampled(folder: Path, settings: Engine, prompts: Sequence[Prompt] = PROMPTS) -> list[EngineOutput]:
