@@ -146,18 +146,16 @@ class VllmEngine:
         """See `rollout.engine.Engine`. Takes torch tensors on the CPU, all of the model's or all of its adapters'.
 
         The checksum is of the file that the engine's processes map; it is taken before requests stand still. Raises
-        EngineDied where they do not fit, and closes the engine: the model may be half loaded.
+        EngineDied where they do not fit, or no file takes them, and closes the engine: the model may be half loaded.
         """
-        found = _torch_only(tensors)
+        found, adapters = _torch_only(tensors), self._adapters
         async with self._updating:
             try:
-                if self._adapters is None:
-                    async with staged(found) as path:
-                        held = await asyncio.to_thread(checksum_of_file, path)
+                async with staged(found) if adapters is None else staged_adapter(adapters, found) as path:
+                    held = await asyncio.to_thread(checksum_of_file, path)
+                    if adapters is None:
                         await self._load(version, "receive_weights", str(path))
-                else:
-                    async with staged_adapter(self._adapters, found) as path:
-                        held = await asyncio.to_thread(checksum_of_file, path)
+                    else:
                         await self._load(version, "receive_adapters", str(path), version)
             except OSError as error:
                 await self._close()
