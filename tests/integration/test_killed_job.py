@@ -24,9 +24,10 @@ from rollout.rollout_file import read_rollouts
 
 TINY = Path(__file__).parent / "tiny.yaml"
 SETTINGS = (
-    "rl.steps=8",
+    "rl.steps=60",  # one checkpoint of them will keep groups
     "rl.max_policy_lag=3",
     "rl.checkpoint_every_steps=2",
+    "rl.checkpoints_kept=30",  # none is removed as it is looked at
     "rl.kl_weight=0",
     "rl.response_tokens=32",
     "learner.ranks=1",
@@ -88,7 +89,7 @@ def test_a_job_whose_driver_was_killed_goes_on_as_if_nothing_had_happened(
     assert f"resumed at step {newest.step}: {len(kept)} complete groups are taken up" in told.read_text()
     assert logged(stage) == list(range(1, recipe.rl.steps + 1))
     ledger = newest_checkpoint(stage).state["ledger"]
-    assert ledger == {"admitted": groups_of(recipe), "last_step": 7, "outstanding": [], "dropped": []}
+    assert ledger == {"admitted": groups_of(recipe), "last_step": recipe.rl.steps - 1, "outstanding": [], "dropped": []}
     sampled = sampled_groups(stage)
     assert sorted(sampled) == list(range(groups_of(recipe)))
     assert {sampled[group] for group in kept} == {1}
