@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from cluster.stages import connect
-from tests.integration.prometheus import EVERY_SECOND
+from tests.integration.prometheus import FREQUENT_EXPORTS
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +19,10 @@ def ray_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def every_second() -> Iterator[None]:
+def frequent_exports() -> Iterator[None]:
     """Ray exports as often as it can, where this comes before `own_ray`."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in EVERY_SECOND.items():
+        for name, value in FREQUENT_EXPORTS.items():
             patch.setenv(name, value)
         yield
 

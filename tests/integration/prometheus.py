@@ -19,8 +19,9 @@ import urllib3
 import yaml
 
 DEPLOY = Path(__file__).parents[2] / "cluster" / "deploy"
-EVERY_SECOND = {"RAY_metrics_report_interval_ms": "1000"}  # has Ray export as often as it can
-SECONDS = 60.0  # for what takes a few: exports and scrapes are every second here
+# Ray forgets a gauge that is not set between two exports: of two seconds, each has a setting of ours in it.
+FREQUENT_EXPORTS = {"RAY_metrics_report_interval_ms": "2000"}
+SECONDS = 300.0  # for what takes a few
 
 HAVE_PROMETHEUS = shutil.which("prometheus") is not None and shutil.which("promtool") is not None
 needs_prometheus = pytest.mark.skipif(
@@ -31,11 +32,11 @@ needs_prometheus = pytest.mark.skipif(
 T = TypeVar("T")
 
 
-def soon(look: Callable[[], T]) -> T:
+def soon(look: Callable[[], T], what: str = "what is looked for") -> T:
     """What `look` finds, as soon as it is anything."""
     until = time.monotonic() + SECONDS
     while not (found := look()):
-        assert time.monotonic() < until, f"nothing in {SECONDS:.0f} s"
+        assert time.monotonic() < until, f"{what}: nothing in {SECONDS:.0f} s"
         time.sleep(0.5)
     return found
 
@@ -73,11 +74,11 @@ def dashboard() -> list[str]:
 
 
 @contextmanager
-def started_prometheus(discovery: Path, folder: Path) -> Iterator[Prometheus]:
-    """One that finds Ray's nodes as docs/monitoring.md says, and has our alerts."""
+def started_prometheus(discovery: Path, folder: Path, seconds: int = 1) -> Iterator[Prometheus]:
+    """One that finds Ray's nodes as docs/monitoring.md says, asks them every so often, and has our alerts."""
     nodes = {"job_name": "ray", "file_sd_configs": [{"files": [str(discovery)], "refresh_interval": "1s"}]}
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": f"{seconds}s", "evaluation_interval": f"{seconds}s"},
         "rule_files": [str(DEPLOY / "alerts.yml")],
         "scrape_configs": [nodes],
     }
@@ -94,4 +95,4 @@ def started_prometheus(discovery: Path, folder: Path) -> Iterator[Prometheus]:
         yield Prometheus(f"http://{address}")
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(300)

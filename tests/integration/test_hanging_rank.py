@@ -44,7 +44,7 @@ class Shell(_LearnerShell):
 @pytest.mark.usefixtures("own_ray")
 def test_the_rank_that_its_peers_wait_for_is_named_long_before_the_wait_for_all_ends() -> None:
     async def job() -> None:
-        group = await LearnerGroup.start(Shell, Learner(ranks=2, cpus_per_rank=0.1), (), 90.0)
+        group = await LearnerGroup.start(Shell, Learner(ranks=2, cpus_per_rank=0.1), (), 240.0)
         try:
             await group.call("meet")
             assert await group.call("reduce", None) == [2.0, 2.0]

@@ -36,7 +36,7 @@ class Shell(_LearnerShell):
 
 def start(**settings: Any) -> LearnerGroup:
     settings = {"ranks": 2, "cpus_per_rank": 0.1, **settings}
-    return asyncio.run(LearnerGroup.start(Shell, Learner(**settings), (), 60.0))
+    return asyncio.run(LearnerGroup.start(Shell, Learner(**settings), (), 300.0))
 
 
 @pytest.mark.usefixtures("own_ray")

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from cluster.checkpoints import CheckpointFolder
+from cluster.job_book import TRAINING, entries
 from cluster.run_folder import RunFolder
 from tests.integration.ray_nodes import Cluster, started_cluster, until
 
 TINY = "tests/integration/tiny.yaml"
-STEPS = 400  # enough of them for a stop to come in time, few enough to be taken in seconds
+STEPS = 1000  # enough of them for a stop to come in time, few enough to be taken in seconds
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,12 @@ def test_a_job_that_is_stopped_ends_with_a_checkpoint_and_the_next_one_goes_on_f
     cluster: Cluster, tmp_path: Path
 ) -> None:
     settings = [f"output={tmp_path}/run", f"data.root={tmp_path}/data", f"stage1.steps={STEPS}"]
-    settings += ["stage1.checkpoint_every_steps=1000", "learner.ranks=1", "learner.zero_stage=0", "wandb.mode=offline"]
+    settings += [
+        "stage1.checkpoint_every_steps=1000000",
+        "learner.ranks=1",
+        "learner.zero_stage=0",
+        "wandb.mode=offline",
+    ]
     stage = RunFolder(tmp_path / "run").stage(1)
     time_to_stop = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}})
 
@@ -37,8 +43,9 @@ def test_a_job_that_is_stopped_ends_with_a_checkpoint_and_the_next_one_goes_on_f
         *("submit", "--no-wait", "--submission-id=first", "--working-dir=.", f"--runtime-env-json={time_to_stop}"),
         *("--", "python", "-m", "cluster", "sft", TINY, "--stage", "1", *settings),
     )
-    until(lambda: (stage.path / "log.jsonl").exists() and bool((stage.path / "log.jsonl").read_text()), "a step")
+    until(lambda: TRAINING in {entry.doing for entry in entries(tmp_path / "run")}, "training")
     running = cluster.run("cluster", "status", str(tmp_path / "run")).stdout
+    until(lambda: (stage.path / "log.jsonl").exists() and bool((stage.path / "log.jsonl").read_text()), "a step")
     cluster.ray_job("stop", "first")
 
     checkpoints = CheckpointFolder(stage.checkpoints, kept=2)

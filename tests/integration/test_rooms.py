@@ -56,12 +56,13 @@ def test_ranks_share_a_node_and_an_engine_has_all_of_its_gpus_on_one(cluster: Ra
 
 
 def test_an_engine_that_no_node_can_hold_is_told_with_what_the_nodes_have(cluster: Raylets) -> None:
-    wide = Asked("rollout-0", 1, Bundle(1, 8), "engine.gpus_per_worker")
-
-    with pytest.raises(
-        NoRoom, match=r"1 CPU and 8 GPUs.* free in all, on 3 nodes: 2 of 8 CPUs and 4 GPUs, 1 of 0 CPUs\."
+    with (
+        Room(Asked("rollout-0", 1, Bundle(1, 8), "engine.gpus_per_worker")) as wide,
+        pytest.raises(
+            NoRoom, match=r"1 CPU and 8 GPUs.* free in all, on 3 nodes: 2 of 8 CPUs and 4 GPUs, 1 of 0 CPUs\."
+        ),
     ):
-        asyncio.run(held(Room(wide), 1.0))
+        asyncio.run(held(wide, 1.0))
 
 
 def test_room_on_a_node_that_is_lost_is_waited_for_again_until_there_is_another_node(cluster: Raylets) -> None:

@@ -16,7 +16,7 @@ import pytest
 import urllib3
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "deploy" / "slurm.sh"
-SECONDS_TO_START = 120
+SECONDS_TO_START = 600
 TOOLS = {
     "srun": '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n',
     "scontrol": "#!/bin/bash\necho 127.0.0.1\n",
@@ -33,7 +33,7 @@ time.sleep(300)
 """,
 }
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture
@@ -72,8 +72,11 @@ def test_a_job_that_slurm_wants_to_end_has_its_time_and_leaves_nothing_behind(tm
     assert code == 0
     assert (tmp_path / "ended").read_text() == "pipeline recipe.yaml name=a b"
     assert list((tmp_path / ".ray").iterdir()) == []
-    assert not _listens(port)
-    assert not _listens(dashboard_port)
+    # Ray leaves when it has told its processes to end, and not only then when they have.
+    give_up = time.monotonic() + SECONDS_TO_START
+    while _listens(port) or _listens(dashboard_port):
+        assert time.monotonic() < give_up, "something still listens"
+        time.sleep(0.2)
 
 
 def _free_ports() -> list[int]:

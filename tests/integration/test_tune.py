@@ -21,8 +21,9 @@ from cluster.job_book import entries
 from cluster.run_folder import RunFolder, StageFolder
 
 TINY = Path(__file__).parent / "tiny.yaml"
+STEPS = 40  # more than are taken before the job sees that it is to stop
 SETTINGS = (
-    "rl.steps=8",
+    f"rl.steps={STEPS}",
     "rl.kl_weight=0",
     "rl.response_tokens=32",
     "evaluation.response_tokens=32",
@@ -85,7 +86,7 @@ def test_a_tuning_that_is_stopped_goes_on_and_ends_in_the_trade_off_of_its_trial
     assert code == 0, told.read_text()
     assert "tuning stopped, 0 of 2 trials have ended; the same command goes on" in told.read_text()
     reached = steps(first)[-1]
-    assert reached < 8
+    assert reached < STEPS
     saved = CheckpointFolder(first.checkpoints, 2)
     assert saved.read(saved.newest_first()[0]).step == reached
     assert not second.path.exists()
@@ -97,7 +98,7 @@ def test_a_tuning_that_is_stopped_goes_on_and_ends_in_the_trade_off_of_its_trial
     assert f"resumed at step {reached}" in told.read_text()
     resumed, begun = (entries(RunFolder(tune / name).path) for name in TRIALS)
     assert begun[0].time < resumed[-1].time and resumed[-1].doing == "ended"
-    assert [steps(stage) for stage in (first, second)] == [list(range(1, 9))] * 2
+    assert [steps(stage) for stage in (first, second)] == [list(range(1, STEPS + 1))] * 2
     mixes = [json.loads((stage.path / "log.jsonl").read_text().splitlines()[-1]) for stage in (first, second)]
     assert [mix["weight/calibration"] for mix in mixes] == [0.25, 1.0]
     record = json.loads((tune / "trade_off.json").read_text())
