@@ -21,7 +21,7 @@ from rollout.simulated import Simulation
 pytestmark = pytest.mark.integration
 
 GROUPS, STEPS = 8, 12
-SECONDS_PER_REQUEST = 0.5
+SECONDS_PER_REQUEST = 2.0  # long for a judge that is well, on a busy machine too
 FAULTS = ("slow", "dripping", "wrong", "gone")
 WELL, EACH = 64, 12  # questions before the first fault, and during each
 SETTINGS = Settings(
@@ -37,6 +37,7 @@ class FaultyJudge(ThreadingHTTPServer):
     """Answers well, has its faults one after the other, and answers well again."""
 
     daemon_threads = True
+    request_queue_size = 128  # a connection beyond it would wait a second to be tried again
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

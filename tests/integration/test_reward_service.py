@@ -23,7 +23,7 @@ from rollout.worker import Visit
 from tests.unit.test_scored import PROMPT, group, saying, tokenizer
 
 DEMO = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
-GROUPS = 12
+GROUPS = 40  # seconds of work, of which some is left when a worker is killed
 PATIENT = "rewards.correctness=tests.unit.user_scorers:Patient"
 
 pytestmark = pytest.mark.integration

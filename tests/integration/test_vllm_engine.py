@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -420,7 +421,8 @@ def test_an_engine_whose_process_is_killed_as_it_starts_is_dead(run: Run, tiny_m
     def kill_the_new_one() -> None:
         while not over.wait(0.05):
             for process in engine_processes() - others:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # it has ended since
+                    process.kill()
 
     killer = threading.Thread(target=kill_the_new_one)  # the start holds the event loop
     killer.start()
@@ -434,4 +436,9 @@ def test_an_engine_whose_process_is_killed_as_it_starts_is_dead(run: Run, tiny_m
 
 def engine_processes() -> set[psutil.Process]:
     """Of this process."""
-    return {process for process in psutil.Process().children(recursive=True) if "EngineCor" in process.name()}
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            if "EngineCor" in process.name():
+                found.add(process)
+    return found

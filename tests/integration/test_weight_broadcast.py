@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 
 import pytest
 import ray
 import torch
 
 from cluster.broadcast_sender import BroadcastSender, Offer, take_offer
+from cluster.waiting import within
 from rollout.broadcast import Layout, Meeting, receive
 from rollout.checksum import checksum
 from rollout.engine import EngineDied
@@ -27,14 +28,18 @@ class Learner:
     def __init__(self) -> None:
         self._sender = BroadcastSender(seconds_per_update=120.0)
         self._weights = weights()
+        self._trained = threading.Event()
 
     def publish(self, version: int) -> Offer:
         self._weights = stepped(self._weights, 0.01, version)
         return self._sender.publish(version, buckets(self._weights))
 
-    def step(self, seconds: float) -> float:
-        time.sleep(seconds)
-        return time.time()
+    def step(self) -> None:
+        self._trained.wait()
+
+    @ray.method(concurrency_group="transfer")
+    def end_step(self) -> None:
+        self._trained.set()
 
     @ray.method(concurrency_group="transfer")
     def send(self, version: int, where: Meeting) -> None:
@@ -65,10 +70,10 @@ class Receiving:
 
 @ray.remote(num_cpus=0)
 class Worker:
-    async def load(self, offer: Offer, spoilt: bool = False) -> tuple[str, float]:
+    async def load(self, offer: Offer, spoilt: bool = False) -> str:
         engine = Receiving(spoilt)
         try:
-            return await take_offer(offer, engine), time.time()  # type: ignore[arg-type]
+            return await take_offer(offer, engine)  # type: ignore[arg-type]
         finally:
             assert engine.closed is spoilt
 
@@ -79,16 +84,18 @@ def test_workers_take_a_version_or_the_one_before_while_the_learner_trains_and_k
         await learner.publish.remote(1)
         before: Offer = await learner.publish.remote(2)
         offer: Offer = await learner.publish.remote(3)
-        step = learner.step.remote(5.0)
+        step = learner.step.remote()
 
-        (first, _), (second, _), (old, _) = await asyncio.gather(
+        first, second, old = await asyncio.gather(
             workers[0].load.remote(offer), workers[1].load.remote(offer), workers[2].load.remote(before)
         )
-        loaded = time.time()
+        ended, _ = ray.wait([step], timeout=0)
 
         assert (first, second, old) == (offer.checksum, offer.checksum, before.checksum)
         assert offer.checksum != before.checksum
-        assert loaded < await step
+        assert ended == []
+        await learner.end_step.remote()
+        await within(step, 60.0, "the step to end")
         with pytest.raises(EngineDied, match="weights with checksum other came as version 3"):
             await workers[0].load.remote(offer, spoilt=True)
 
