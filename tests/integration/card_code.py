@@ -19,7 +19,7 @@ _PICTURE = {  # in place of what the card's messages have for one
 def printed(card: Path, library: str, shown: str, named: Mapping[str, str], picture: Path | None = None) -> str:
     """What the card's code for a library prints, with an expression that is `shown` at its end.
 
-    `named` are the words that the card says to replace.
+    `named` are words of it to replace, such as those that the card says to.
     """
     text = card.read_text(encoding="utf-8")
     (messages,) = re.findall(r"```json\n(.+?)\n```", text, re.DOTALL)
@@ -40,7 +40,7 @@ def printed(card: Path, library: str, shown: str, named: Mapping[str, str], pict
         env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},  # GiB; by itself it takes most of the machine's memory
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -117,7 +117,7 @@ def _node(
                     process.kill()
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
+def until(true: Callable[[], bool], what: str, seconds: float = 900.0) -> None:
     """Wait for it."""
     end = time.monotonic() + seconds
     while not true():

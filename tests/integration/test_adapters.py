@@ -114,13 +114,15 @@ def test_requests_in_flight_go_on_under_the_new_adapters_and_their_spans_say_so(
     assert received == checksum(weights)
     crossing = [output for output in outputs if len(output.version_spans) == 2]
     assert crossing
+    moved = []
     for prompt, output in zip(prompts, outputs, strict=True):
         if output in crossing:
             first, second = output.version_spans
             assert (first, second) == (VersionSpan(0, 0, first.end), VersionSpan(1, first.end, len(output.tokens)))
             expected = base(prompt, output)
             np.testing.assert_allclose(output.logprobs[: first.end], expected[: first.end], atol=TOLERANCE)
-            assert np.abs(output.logprobs[first.end :] - expected[first.end :]).max() > 100 * TOLERANCE
+            moved.append(np.abs(output.logprobs[first.end :] - expected[first.end :]))
+    assert np.concatenate(moved).max() > 100 * TOLERANCE  # of all: a single output may have few tokens left
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -22,7 +22,7 @@ from rollout.chat import ChatFormat
 from tests.integration.card_code import LIBRARIES, printed
 from tests.unit.finished_run import finished_run
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 DIFFERENCES = r"transformers .*: text (\S+), picture (\S+) .*\nvLLM .*: text (\S+), picture (\S+) "
 
