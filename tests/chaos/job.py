@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,15 +90,14 @@ def processes(title: str, of: psutil.Process | None = None) -> list[psutil.Proce
 
 
 @contextmanager
-def standing(title: str) -> Iterator[None]:
-    """Within the block the processes of a title stand still."""
-    stopped = processes(title)
-    for process in stopped:
+def standing(still: Sequence[psutil.Process]) -> Iterator[None]:
+    """Within the block these processes stand still."""
+    for process in still:
         process.suspend()
     try:
         yield
     finally:
-        for process in stopped:
+        for process in still:
             process.resume()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.job import Cluster, Job, fine_tuned, job, kill, measured, one_raylet_more, raylets
+from tests.chaos.job import (
+    ENGINE,
+    Cluster,
+    Job,
+    fine_tuned,
+    job,
+    kill,
+    measured,
+    one_raylet_more,
+    processes,
+    raylets,
+    standing,
+)
 from tests.integration.test_faulty_judge import FAULTS, SECONDS_PER_REQUEST, FaultyJudge, served
 from tests.integration.test_killed_job import is_open
 
@@ -83,8 +96,8 @@ def test_a_faulty_judge_a_node_more_and_less_and_no_weights_and_biases_cost_neit
     with raylets(tmp_path_factory.mktemp("r"), nodes=1) as cluster, served(judge) as port:
         model = fine_tuned(cluster, tmp_path)
         settings = (
-            *("rl.steps=350", "rl.optimizer.learning_rate=1e-6", "learner.ranks=1", "engine.workers_at_most=2"),
-            *("wandb.mode=online", "rewards.correctness=judge"),
+            *("rl.steps=150", "rl.optimizer.learning_rate=1e-6", "learner.ranks=1", "engine.workers_at_most=2"),
+            *("transfer.seconds_per_update=600", "wandb.mode=online", "rewards.correctness=judge"),
             f"rewards.judge={{url: 'http://127.0.0.1:{port}', seconds_per_request: {SECONDS_PER_REQUEST}, "
             "attempts: 1, failures_before_pause: 6, pause_seconds: 0.1, cached_verdicts: 1}",
         )
@@ -95,7 +108,8 @@ def test_a_faulty_judge_a_node_more_and_less_and_no_weights_and_biases_cost_neit
             a_node_comes_and_goes(run, cluster)
 
             ledger = run.ends_as_if_nothing_had_happened()
-    assert {reason for _, _, reason in ledger["dropped"]} == {"scoring_failed"}
+    reasons = {reason for _, _, reason in ledger["dropped"]}
+    assert {"scoring_failed"} <= reasons <= {"scoring_failed", "lost"}  # lost with the node, before they were scored
     assert run.lines[-1]["unscored/JudgeError"] > 0
     assert "WEIGHTS & BIASES CANNOT BE REACHED" in run.told
     assert list((run.stage.path / "wandb").glob("offline-run-*/*.wandb"))
@@ -173,12 +187,15 @@ def a_judge_fails_in_every_way(run: Job, judge: Judge) -> None:
         seconds = run.until(lambda asked=asked: judge.questions >= asked + QUESTIONS, f"{QUESTIONS} questions")  # type: ignore[misc]
         judge.now = None
         measured(run, f"judge is {fault}", questions=seconds)
+    run.until(lambda: run.lines[-1]["dropped/scoring_failed"] > 0, "groups that it cost")
+    assert run.lines[-1]["dropped/lost"] == 0
 
 
 def a_node_comes_and_goes(run: Job, cluster: Cluster) -> None:
-    workers = {group.worker for group in run.scored}
+    workers, engines = {group.worker for group in run.scored}, processes(ENGINE)
     with one_raylet_more(cluster):
-        joined = run.until_told("has joined")
+        with standing(engines):  # which would else come to the last step while the new one starts
+            joined = run.until_told("has joined")
         used = run.until(lambda: {group.worker for group in run.scored} - workers, "a group of a new worker")
         measured(run, "node added", its_engine_joins=joined, its_first_group=used)
     noticed = run.until_told("is lost and will be replaced")
@@ -200,12 +217,21 @@ def wandb_unreachable(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def filled(disk: Path) -> Iterator[None]:
-    """Without room for a byte more, within the block."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
+    """Without room for a byte more, within the block: what a checkpoint that is given up leaves free is taken too."""
+    filler, over = disk / "filler", threading.Event()
+
+    def fill() -> None:
+        with filler.open("wb", buffering=0) as file:
+            while not over.wait(0.01):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(4096))
+
+    thread = threading.Thread(target=fill)
+    thread.start()
     try:
         yield
     finally:
+        over.set()
+        thread.join()
         filler.unlink()
