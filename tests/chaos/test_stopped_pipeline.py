@@ -19,7 +19,7 @@ import pytest
 from cluster.checkpoints import CheckpointFolder
 from cluster.run_folder import RunFolder, StageFolder
 from tests.chaos.job import LEARNER, processes, standing
-from tests.integration.prometheus import EVERY_SECOND, Prometheus, needs_prometheus, started_prometheus
+from tests.integration.prometheus import FREQUENT_EXPORTS, Prometheus, needs_prometheus, started_prometheus
 from tests.integration.ray_nodes import Cluster, started_cluster, until
 
 TINY = "tests/integration/tiny.yaml"
@@ -120,7 +120,7 @@ def test_a_run_that_was_stopped_twice_ends_with_the_ledger_of_one_that_was_not(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     with (
-        started_cluster(tmp_path_factory.mktemp("r"), nodes=3, cpus=2, settings=EVERY_SECOND) as cluster,
+        started_cluster(tmp_path_factory.mktemp("r"), nodes=3, cpus=2, settings=FREQUENT_EXPORTS) as cluster,
         started_prometheus(cluster.discovery, tmp_path_factory.mktemp("prometheus")) as prometheus,
     ):
         stopped, whole = (Run(name, tmp_path, cluster, prometheus) for name in ("stopped", "whole"))
