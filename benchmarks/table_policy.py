@@ -79,7 +79,7 @@ def training(
     """Train a table under a mix of rewards, and look at it every so many steps."""
     rewards, rng = Rewards.model_validate(settings), np.random.default_rng(seed)
     answers, confidences = Table.of(20, 2), Table.of(20, 2, 21)
-    worth = [confidence_values(GRID, outcome, rewards.weights, rewards) for outcome in (0.0, 1.0)]
+    worth = [confidence_values(GRID, outcome, outcome, rewards.weights, rewards) for outcome in (0.0, 1.0)]
     for step in range(STEPS):
         of_answers, of_confidences = answers.policy, confidences.policy
         answer = drawn(rng, np.repeat(of_answers[:, None], GROUP, axis=1))

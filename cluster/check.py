@@ -12,7 +12,7 @@ from cluster.matchers import opened
 from configs.bundles import Bundle, asked_by, rollout_workers
 from configs.derive import Derived, ModelSize, derive, problems
 from configs.fields import describe
-from configs.schema import Precision, Recipe, Through
+from configs.schema import ConfidenceGradient, Precision, Recipe, Through
 from learner.architecture import size_of, tree_mask_problems
 from rewards.safety import safety
 
@@ -73,6 +73,7 @@ def _more(recipe: Recipe, found: Fit) -> Iterator[str]:
 
 def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
     rl, learner, engine = recipe.rl, recipe.learner, recipe.engine
+    exact = recipe.rewards.confidence_gradient is ConfidenceGradient.EXACT
     yield f"recipe {recipe.name}, output {recipe.output}"
     yield (
         f"stage 1  {recipe.stage1.steps} steps of {recipe.stage1.rows_per_step} rows, "
@@ -93,6 +94,7 @@ def _sizes(recipe: Recipe, derived: Derived) -> Iterator[str]:
     yield (
         f"learner  {learner.ranks} ranks, ZeRO {learner.zero_stage}, {learner.precision}, "
         f"at most {derived.micro_batches_per_rank_at_most} micro-batches a step and rank"
+        f"{', and what the exact gradient adds' if exact else ''}"
     )
     more = f", up to {engine.most_workers}" if engine.most_workers > engine.workers else ""
     yield f"rollout  {engine.workers} workers{more}, {engine.precision}, tensor parallel {engine.tensor_parallel}"

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 
 from cluster.remote_judge import RemoteJudge
-from configs.schema import Recipe, Reference, Rewards, RewardService
+from configs.schema import Reading, Recipe, Reference, Rewards, RewardService
 from rewards.matching import BUILT_IN
 from rewards.parts import Matcher
+from rewards.readings import answerable
 from rollout.prompts import Prompt
 from rollout.readers import DataError
 from rollout.scorer_process import ScorerProcess
@@ -57,7 +58,7 @@ def refuse_unreadable(recipe: Recipe, file: str, prompts: Iterable[Prompt], *, b
             f"{file}: prompt {prompt.prompt_id}: {error}"
             for prompt in prompts
             for reference in _references(prompt, by_votes=by_votes)
-            if (error := _fault(matches, reference))
+            if (error := _fault(matches, reference, recipe.rewards.reading))
         ]
     if problems:
         raise DataError(problems, recipe.data.errors_shown)
@@ -81,7 +82,12 @@ def _references(prompt: Prompt, *, by_votes: bool) -> Iterable[str]:
     return [] if prompt.label is None else [prompt.label]
 
 
-def _fault(matches: Matcher, reference: str) -> ValueError | None:
+def _fault(matches: Matcher, reference: str, reading: Reading) -> ValueError | None:
+    if not answerable(reference, reading):
+        return ValueError(
+            f"by rewards.reading {reading} no answer is right about {reference!r}: it wants one word without "
+            "punctuation; rename the label and its candidates, or set the reading to strict"
+        )
     try:
         matches("", reference)
     except ValueError as error:

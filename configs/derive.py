@@ -38,7 +38,7 @@ class Derived:
 
     trajectories_per_step: int
     tokens_per_step_at_most: int  # prompt and response tokens that a step trains on
-    micro_batches_per_rank_at_most: int  # forward passes of a learner rank in a step of stage 3
+    micro_batches_per_rank_at_most: int  # a learner rank's in a step of stage 3, without the exact gradient's branches
     groups_in_flight_at_most: int  # admitted and not yet trained on
     sequences_per_worker_at_most: int  # in flight at one rollout worker, evenly spread
     queued_per_worker_at_most: int  # of these, the ones beyond engine.sequences_at_once
@@ -279,6 +279,11 @@ def _reward_problems(recipe: Recipe) -> Iterator[str]:
         yield (
             f"rewards.correctness: {rewards.correctness} is never asked, since rewards.reading {rewards.reading} says "
             "itself what is right; set it to exact, or the reading to strict"
+        )
+    if rewards.divide_by_std and exact:
+        yield (
+            "rewards.divide_by_std: the exact gradient is over all confidences and not over a group's, so there is no "
+            "deviation to divide it by; set it to false, or rewards.confidence_gradient to sampled"
         )
     if rewards.divide_by_std and rewards.credit is Credit.APART:
         yield (

@@ -116,7 +116,8 @@ class TargetMix(Section):
     annotators: Share = 0.0
     """The annotators' share of the answer: no luck of one annotator's draw, where the rows have counts."""
     same_answer: Share = 0.0
-    """How many of those in the group who gave the same answer were right."""
+    """How many of those in the group who gave the same answer were right: differs from the outcome where a judge or a
+    scorer of your own does not say the same of equal answers."""
     group: Share = 0.0
     """How many of the whole group were right: the probability of the prompt, not of this answer."""
 

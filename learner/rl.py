@@ -163,7 +163,7 @@ class RlRank(LearnerRank):
 
     def _exact_share(self, sequences: Sequence[TrainingSequence]) -> float:
         stated = [s for s in sequences if s.confidence_mask is not None and s.confidence_mask.any()]
-        exact = float(sum(s.branches is not None for s in stated))
+        exact = float(sum(s.branches is not None and s.branches.off_tree is None for s in stated))
         return self._policy.mean_over_ranks({"exact": exact}, len(stated))["exact"]
 
     def _loss(

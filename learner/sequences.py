@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.schema import Learner, Rewards, RewardWeights
 from learner.batching import MicroBatch, TrainingSequence, collate, row_length, share_prompts, split_by_length
-from learner.tree import Branches, ConfidenceTree
+from learner.tree import Branches, ConfidenceTree, OffTree
 from rewards.mixing import combine, confidence_values, credits
 from rollout.chat import ChatFormat, Expanded
 from rollout.prompts import Prompt
@@ -77,7 +77,10 @@ def rl_sequences(
     `rewards.mixing.credits` says which. A trajectory without
     a score has weight 0: it is not trained on, and every rank has something to put through the model.
     With a tree, the sampled confidence tokens get no advantage; the branches that hang on their place stand for them.
-    Where the policy spelt the tag otherwise than the tree begins, the sampled tokens stay.
+    Where the policy spelt a confidence as the tree does not ("0.9" for "0.90"), the branches do not know of it: its
+    tokens, up to the first that leaves the tree, are trained on what it earned over a malformed response, beside the
+    branches. Both are the gradient of the reward that the policy expects, over all that it could have said.
+    Where it spelt the tag otherwise than the tree begins, the sampled tokens stay.
     Raises ValueError where the engine saw other prompt ids than the learner does.
     """
     if not np.array_equal(group.prompt_tokens, expanded.token_ids):
@@ -104,13 +107,18 @@ def _branches(
     trajectory: Trajectory, weights: RewardWeights, rewards: Rewards, tree: ConfidenceTree | None
 ) -> Branches | None:
     score = trajectory.score
-    if tree is None or score is None or score.confidence_span is None or score.target is None:
+    if tree is None or score is None or score.confidence_span is None:
         return None
+    assert score.confidence is not None and score.target is not None, "what is well formed has both"
     anchor = score.confidence_span.start - 1
-    if anchor < 0 or trajectory.sample.tokens[anchor] != tree.before:
+    tokens = trajectory.sample.tokens
+    if anchor < 0 or tokens[anchor] != tree.before:
         return None
-    values = confidence_values(tree.confidences, score.target, weights, rewards)
-    return Branches(tree, anchor, values, rewards.confidence_token_weight)
+    stated = np.append(tree.confidences, score.confidence)
+    *values, sampled = confidence_values(stated, score.target, score.parts["correctness"], weights, rewards)
+    left = tree.leaves(tokens[anchor + 1 :])
+    off_tree = None if left is None else OffTree(anchor + 1 + left, float(sampled))
+    return Branches(tree, anchor, np.array(values), rewards.confidence_token_weight, off_tree)
 
 
 class _Credit(NamedTuple):
@@ -140,7 +148,10 @@ def _rl_sequence(
     if score is not None and score.confidence_span is not None:
         mask[score.confidence_span.start : score.confidence_span.end] = True
     gained = credit or _Credit(0.0, 0.0)
-    confidence = 0.0 if branches is not None else gained.confidence
+    confidence = gained.confidence if branches is None else 0.0
+    if branches is not None and branches.off_tree is not None:
+        confidence = branches.off_tree.value
+        mask[branches.anchor + 1 : branches.off_tree.place + 1] = True
     trained = np.where(mask, confidence_token_weight, 1.0) if credit is not None else np.zeros(len(mask))
     return TrainingSequence(
         prompt=expanded,

@@ -34,6 +34,13 @@ class ConfidenceTree:
     edge_tokens: NDArray[np.int64]  # [E] the token it says
     paths: NDArray[np.int64]  # [K, D] edges of each confidence; E stands for none
 
+    def leaves(self, tokens: NDArray[np.int32]) -> int | None:
+        """Which of a response's tokens behind node 0 is the first that is on no path; None: they begin with a path."""
+        spelt = np.append(self.edge_tokens, -1)[self.paths]  # [K, D] -1 behind a path's end
+        depth = min(spelt.shape[1], len(tokens))
+        kept = np.cumprod((spelt[:, :depth] == tokens[:depth]) | (spelt[:, :depth] < 0), axis=1)
+        return None if kept[:, -1].any() else int(kept.sum(axis=1).max())
+
 
 def confidence_tree(tokenizer: PreTrainedTokenizerBase, grid: Mapping[str, float]) -> ConfidenceTree:
     """The tree of a grid's confidences, by how they are stated, spelt as the tokenizer spells them inside their tags.
@@ -92,6 +99,14 @@ def _grow(paths: Sequence[list[int]], before: int, confidences: Sequence[float])
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OffTree:
+    """A confidence that a response spells as the tree does not."""
+
+    place: int  # among the response's tokens: the first that is on no path
+    value: float  # its reward
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Branches:
     """A tree on one response, and what each of its confidences is worth there."""
@@ -100,3 +115,4 @@ class Branches:
     anchor: int  # place of node 0 among the response's tokens
     values: NDArray[np.float64]  # [K] reward of each confidence
     weight: float  # of the expected reward in the loss
+    off_tree: OffTree | None = None  # what the response states; None: one of the K

@@ -124,14 +124,19 @@ def credits(mixed: Mixed, confidence: Floats, target: Floats, weights: RewardWei
     return Credits(answer, weights.calibration * gained)
 
 
-def confidence_values(confidence: Floats, target: float, weights: RewardWeights, rewards: Rewards) -> Floats:
-    """[K] what each of K confidences would have earned its tokens, given the target in [0, 1] it is held against.
+def confidence_values(
+    confidence: Floats, target: float, correct: float, weights: RewardWeights, rewards: Rewards
+) -> Floats:
+    """[K] what each of K confidences would have earned its tokens beside an answer, given what both are held against.
 
-    Counted from a malformed response, which earns 0: so the probability of stating none of the K is lost reward.
+    `target` and `correct` are in [0, 1]. Counted from a malformed response, which earns 0: so the probability of
+    stating none of the K is lost reward, with joint credit that of the answer too.
     """
     scorer, malformed = Scorer(rewards.scoring_rule, rewards.log_clip), malformed_parts(rewards)
     scores = scorer(confidence, np.full(len(confidence), target))
-    return weights.calibration * (scores - malformed["calibration"]) + weights.format * (1.0 - malformed["format"])
+    answer = weights.correctness * correct if rewards.credit is Credit.JOINT else 0.0
+    form = weights.format * (1.0 - malformed["format"])
+    return weights.calibration * (scores - malformed["calibration"]) + form + answer
 
 
 def _checked(parts: Mapping[str, Floats], well_formed: Mask) -> dict[str, Floats]:

@@ -137,7 +137,7 @@ def _targets(answers: Sequence[str], correct: Floats, share: Floats, mix: Target
         targets += mix.same_answer * (right / np.maximum(given, 1))[of]
     if mix.group:
         targets += mix.group * np.nansum(correct) / max(len(correct), 1)  # a malformed response is not right
-    return np.asarray(targets)
+    return np.clip(targets, 0.0, 1.0)  # shares of one may add up to a little more, by rounding
 
 
 def agreement(answer: str, counts: Mapping[str, int], matches: Matcher) -> float:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from configs.choices import Reading
 from rewards.parse import Malformed, ParsedResponse
-from rewards.released.emocaliber import EmoCaliberReward, emocaliber_reward
+from rewards.released.emocaliber import EmoCaliberReward, can_be_right, emocaliber_reward
 from rewards.released.rlcr import Form, RlcrReward, rlcr_reward
 
 
@@ -55,6 +55,11 @@ def released_parts(text: str, target: str, reading: Reading, elements: Sequence[
         return {}
     parts = asdict(_made(text, target, reading, elements))
     return {name: value if math.isfinite(value) else None for name, value in parts.items() if isinstance(value, float)}
+
+
+def answerable(label: str, reading: Reading) -> bool:
+    """Whether a response can be right about it, as the reading reads."""
+    return reading is not Reading.EMOCALIBER or can_be_right(label)
 
 
 def _made(text: str, target: str, reading: Reading, elements: Sequence[str]) -> EmoCaliberReward | RlcrReward:

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from configs.schema import Credit, Rewards
+from configs.schema import Credit, Reference, Rewards, ScoringRule
 from rewards.mixing import combine
 from rewards.parts import malformed_parts
 from rewards.scoring import Scorer, sabotage_bound
@@ -59,26 +59,39 @@ def sabotage_threshold(rewards: Rewards) -> float:
     Honest effort earns a * p + b * G(p), with G(p) = S(p, p); sabotage earns b * G(0). The difference is
     convex in p and 0 at p = 0, so it is negative up to one root, found here by bisection; for Brier that is
     1 - a / b. 0: sabotage never pays. 1: it always does.
+
+    Where the target is partly a share of annotators, who state p knows that part: Brier's score, -(c - i)^2, loses
+    nothing by it, and G is that of the part that is luck, times its share squared. The other rules' scores of a share
+    are expectations, and their G is the same.
     """
-    weights, scorer = rewards.weights, Scorer(rewards.scoring_rule, rewards.log_clip)
+    weights, scorer, luck = rewards.weights, Scorer(rewards.scoring_rule, rewards.log_clip), _luck(rewards)
     if rewards.credit is Credit.APART or weights.correctness >= weights.calibration * _bound(rewards):
         return 0.0
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        surplus = scorer.honest(middle) - scorer.honest(0.0)
+        surplus = luck * (scorer.honest(middle) - scorer.honest(0.0))
         pays = weights.correctness * middle + weights.calibration * surplus < 0
         low, high = (middle, high) if pays else (low, middle)
     return high
 
 
 def _bound(rewards: Rewards) -> float:
-    return sabotage_bound(rewards.scoring_rule, rewards.log_clip)
+    luck = _luck(rewards)
+    return luck * sabotage_bound(rewards.scoring_rule, rewards.log_clip)
+
+
+def _luck(rewards: Rewards) -> float:
+    """How much of a score's expected loss is left where it is held against more than one outcome, in [0, 1]."""
+    if rewards.scoring_rule is not ScoringRule.BRIER:
+        return 1.0
+    by_chance = 0.0 if rewards.reference is Reference.SHARES else 1.0 - rewards.target.annotators
+    return by_chance**2
 
 
 def _sabotage(rewards: Rewards) -> Iterator[SafetyFinding]:
     calibration = rewards.weights.calibration
-    if rewards.credit is Credit.APART or calibration == 0:
+    if rewards.credit is Credit.APART or calibration == 0 or _luck(rewards) == 0:
         return
     needed = calibration * _bound(rewards)
     mend = "Set rewards.credit to apart" + (
@@ -101,13 +114,14 @@ def _sabotage(rewards: Rewards) -> Iterator[SafetyFinding]:
 def _worth_of_malformed(rewards: Rewards) -> Iterator[SafetyFinding]:
     """Compares, through `combine` itself, a malformed response with the corners of the well-formed ones."""
     scorer = Scorer(rewards.scoring_rule, rewards.log_clip)
-    if not math.isfinite(scorer.range.lowest):
+    scored = rewards.weights.calibration > 0
+    if scored and not math.isfinite(scorer.range.lowest):
         return  # `_unbounded` says where
     correct, confidence = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0])
     malformed = malformed_parts(rewards)
     parts = {  # the malformed one comes last
         "correctness": np.append(correct, malformed["correctness"]),
-        "calibration": np.append(scorer(confidence, correct), malformed["calibration"]),
+        "calibration": np.append(scorer(confidence, correct), malformed["calibration"]) if scored else np.zeros(5),
         "format": np.append(np.ones(4), malformed["format"]),
     }
     mixed = combine(parts, np.arange(5) < 4, rewards.weights, rewards.credit)
@@ -159,7 +173,8 @@ def _target(rewards: Rewards) -> Iterator[SafetyFinding]:
         yield SafetyFinding(
             Severity.NOTE,
             f"{rewards.target.group:.0%} of a confidence's target is the share of the whole group that was right: it "
-            "learns the p of the prompt, not of the answer given. Set rewards.target.same_answer in its place.",
+            "learns the p of the prompt, not of the answer given. Set rewards.target.outcome in its place, "
+            "or annotators where the rows have counts.",
         )
 
 

@@ -53,8 +53,8 @@ def decode_with_offsets(tokenizer: Tokenizer, tokens: Sequence[int] | NDArray[np
 def token_span(offsets: NDArray[np.int64], start_char: int, end_char: int) -> Span | None:
     """All tokens that had a part in characters [start_char, end_char); None for an empty range.
 
-    A token that reaches over either end counts, and so does one that holds the first bytes of a character
-    in the range. `offsets` are those of `TokenOffsets`, [T + 1].
+    A token that reaches over either end counts, and so does one before the range that holds nothing but the first bytes
+    of a character in it. `offsets` are those of `TokenOffsets`, [T + 1].
     """
     length = int(offsets[-1])
     if not 0 <= start_char <= end_char <= length:

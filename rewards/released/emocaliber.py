@@ -92,6 +92,11 @@ def emocaliber_reward(response: str, label: str, elements: Sequence[str] = ELEME
     )
 
 
+def can_be_right(label: str) -> bool:
+    """Whether any answer is right by this reading: not for a label of several words, or with punctuation."""
+    return _is_right(label, label)
+
+
 def _holds(elements: Sequence[str], reasoning: str) -> bool:
     return all(first(reasoning, element) is not None for element in elements)
 

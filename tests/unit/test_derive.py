@@ -284,6 +284,11 @@ JUDGE = "rewards={correctness: judge, judge: {url: 'https://judge', requests_at_
             "sdpa or eager",
         ),
         (
+            ["rewards.confidence_gradient=exact", "rewards.divide_by_std=true", "rewards.credit=joint"],
+            "rewards.divide_by_std: the exact gradient is over all confidences ",
+            "rewards.confidence_gradient to sampled",
+        ),
+        (
             ["learner.attention=flash_attention_2"],
             "learner.attention: flash_attention_2 takes no tree mask, which learner.share_prompts ",
             "share_prompts to false",

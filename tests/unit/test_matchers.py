@@ -113,3 +113,14 @@ def test_rows_without_the_counts_that_the_mix_asks_for_are_all_named(setting: st
         refuse_unusable(recipe_with(setting), prompts)
 
     assert len(raised.value.problems) == 2
+
+
+def test_labels_about_which_no_answer_is_right_by_a_released_reading_are_all_named() -> None:
+    preset = ("rewards.preset=emocaliber", "rewards.allow_unsafe=true", "rewards.confidence_gradient=sampled")
+    recipe = recipe_with(*preset, "rewards.reference=label", "rewards.target={outcome: 1}")
+
+    refuse_unusable(recipe, [prompt("Joy")])
+    with pytest.raises(DataError, match="no answer is right about 'not sure'") as raised:
+        refuse_unusable(recipe, [prompt("joy"), prompt("not sure"), prompt("self-pity")])
+
+    assert len(raised.value.problems) == 2

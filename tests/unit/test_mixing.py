@@ -224,8 +224,10 @@ def test_a_confidence_is_worth_its_score_and_its_form_more_than_a_malformed_resp
 ) -> None:
     grid, scorer = np.linspace(0, 1, 11), Scorer(rule, 0.01)
 
-    values = confidence_values(grid, correct, WEIGHTS, Rewards(scoring_rule=rule))
+    values = confidence_values(grid, correct, correct, WEIGHTS, Rewards(scoring_rule=rule))
 
     worst = 3.0 * scorer.range.lowest
     assert values + worst == pytest.approx(3.0 * scorer(grid, np.full(11, correct)) + 0.5)
     assert values.min() >= 0.5
+    jointly = confidence_values(grid, correct, correct, WEIGHTS, Rewards(scoring_rule=rule, credit=Credit.JOINT))
+    assert jointly == pytest.approx(values + WEIGHTS.correctness * correct)

@@ -151,6 +151,16 @@ def test_a_confidence_is_scored_against_the_mixture_that_was_asked_for(
     assert targets(GROUP, mix) == pytest.approx(expected)
 
 
+def test_a_mixture_is_never_more_than_certain() -> None:
+    twentieths = [(a, b, c, 20 - a - b - c) for a in range(21) for b in range(21 - a) for c in range(21 - a - b)]
+    names = ("outcome", "annotators", "same_answer", "group")
+    right = [say("positive", "0.8")] * 3
+
+    for shares in twentieths:
+        mix = {name: share / 20 for name, share in zip(names, shares, strict=True)}
+        assert targets(right, mix, Truth("positive", CANDIDATES, {"positive": 3})) == pytest.approx([1.0] * 3)
+
+
 def test_the_share_of_the_same_answer_is_taken_over_those_that_gave_it() -> None:
     verdicts = iter([1.0, 0.0, 1.0, 0.0])  # as a judge that is not sure gives them
     rewards = Rewards.model_validate({"target": {"same_answer": 1.0}})

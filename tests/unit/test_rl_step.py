@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import Learner, LossMean, Recipe, RewardWeights
+from configs.schema import ConfidenceGradient, Learner, LossMean, Recipe, RewardWeights
 from learner.batching import TrainingSequence, collate
 from learner.meters import TokenMeters
 from learner.policy import Rank, ResponseLogprobs, load_model
 from learner.rl import RlRank, RlReport
 from learner.sequences import rl_sequences
+from learner.tree import ConfidenceTree, confidence_tree
 from rollout.chat import ChatFormat, ImageLimits
 from rollout.codec import encode_group
 from rollout.probe import PROBE_TOKENS, Probe
@@ -29,6 +30,7 @@ VERSION = 3
 WEIGHTS = RewardWeights()
 PROMPTS = {f"p{n}": Prompt(f"p{n}", "t", (Message("user", f"What is {n}?"),)) for n in range(4)}
 RATIOS: dict[str, object] = {"ratio_low": 0.8, "ratio_high": 1.3}
+EXACT: dict[str, object] = {"confidence_gradient": "exact"}
 STEPS: dict[str, dict[str, object]] = {
     "recomputed": {
         "correction": "decoupled_ppo",
@@ -48,6 +50,8 @@ STEPS: dict[str, dict[str, object]] = {
     "icepop": {"correction": "icepop", "loss_mean": "fixed_length", **RATIOS},
     "held by k2": {"importance_cap": 1.2, "kl_weight": 0.5, "kl_estimator": "k2"},
     "held by k3": {"importance_cap": 1.2, "kl_weight": 0.5, "kl_estimator": "k3", "minibatches": 2},
+    "exact": {"importance_cap": 1.2, "rewards": EXACT},
+    "exact, jointly": {"importance_cap": 1.2, "loss_mean": "sequence", "rewards": {**EXACT, "credit": "joint"}},
 }
 
 
@@ -57,7 +61,10 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def recipe(rl: dict[str, object]) -> Recipe:
+def recipe(settings: dict[str, object]) -> Recipe:
+    """The stage's settings, and the rewards' among them."""
+    rl = dict(settings)
+    rewards = rl.pop("rewards", {})
     stage = {"steps": 5, "optimizer": {"learning_rate": 1.0}}
     return Recipe.model_validate(
         {
@@ -68,7 +75,7 @@ def recipe(rl: dict[str, object]) -> Recipe:
             "stage1": stage,
             "stage2": stage,
             "rl": {**stage, "response_tokens": 16, **rl},
-            "rewards": {"confidence_token_weight": 3},
+            "rewards": {"confidence_token_weight": 3} | rewards,  # type: ignore[operator]
             "learner": {"precision": "fp32", "tokens_per_micro_batch": 64},
         }
     )
@@ -94,15 +101,32 @@ def alone_in_a_row(model: ResponseLogprobs, sequence: TrainingSequence) -> torch
     return found
 
 
-def drawn_groups(folder: Path) -> list[Group]:
-    """A group of each prompt: three responses, with the engine's log-probabilities off by half a nat or so."""
+def tree_of(folder: Path, settings: Recipe) -> ConfidenceTree | None:
+    if settings.rewards.confidence_gradient is ConfidenceGradient.SAMPLED:
+        return None
+    return confidence_tree(ChatFormat(str(folder), ImageLimits()).tokenizer, settings.response.confidences)
+
+
+def path_of(tree: ConfidenceTree, number: int) -> list[int]:
+    return [int(tree.edge_tokens[edge]) for edge in tree.paths[number] if edge < len(tree.edge_tokens)]
+
+
+def drawn_groups(folder: Path, tree: ConfidenceTree | None = None) -> list[Group]:
+    """A group of each prompt: three responses, with the engine's log-probabilities off by half a nat or so.
+
+    With a tree the first states a confidence as the tree spells it, and the second begins as if it did.
+    """
     rng, chat, model = np.random.default_rng(0), ChatFormat(str(folder), ImageLimits()), module(folder)
     groups = []
     for number, prompt in enumerate(PROMPTS.values()):
         expanded, members = chat.expand(prompt), []
-        for _ in range(3):
+        for member in range(3):
             length = int(rng.integers(4, 9))
             tokens = rng.integers(70, 200, size=length).astype(np.int32)
+            if tree is not None and member < 2:
+                path = path_of(tree, int(rng.integers(len(tree.paths))))
+                tokens = np.array([tree.before, *(path, path[:2])[member], *tokens], np.int32)
+                length = len(tokens)
             with torch.no_grad():
                 own = alone_in_a_row(model, TrainingSequence(expanded, tokens, np.ones(length, np.float32))).numpy()
             engine = np.minimum(own + rng.normal(scale=0.3, size=length), -1e-3).astype(np.float32)
@@ -117,17 +141,30 @@ def drawn_groups(folder: Path) -> list[Group]:
     return groups
 
 
+def expected_reward(model: ResponseLogprobs, sequence: TrainingSequence) -> torch.Tensor:
+    """Of the confidences that could be stated in the response's place, each a response of its own."""
+    branches = sequence.branches
+    assert branches is not None
+    begun = sequence.response_tokens[: branches.anchor + 1].tolist()
+    total = torch.zeros(())
+    for number, value in enumerate(branches.values):
+        tokens = np.array([*begun, *path_of(branches.tree, number)], np.int32)
+        found = alone_in_a_row(model, TrainingSequence(sequence.prompt, tokens, np.ones(len(tokens), np.float32)))
+        total = total + float(value) * found[len(begun) :].sum().exp()
+    return total
+
+
 def one_by_one(
     folder: Path, minibatches: Sequence[Sequence[Group]], settings: Recipe
 ) -> tuple[dict[str, torch.Tensor], list[list[float]], list[list[float]]]:
     """The weights after the step, and what the meters are means of: for all tokens, and for the confidence's."""
     rl, chat, model = settings.rl, ChatFormat(str(folder), ImageLimits()), module(folder)
-    reference = started_from(folder)
+    reference, tree = started_from(folder), tree_of(folder, settings)
     made = [
         [
             s
             for group in groups
-            for s in rl_sequences(group, chat.expand(PROMPTS[group.prompt_id]), WEIGHTS, settings.rewards)
+            for s in rl_sequences(group, chat.expand(PROMPTS[group.prompt_id]), WEIGHTS, settings.rewards, tree)
         ]
         for groups in minibatches
     ]
@@ -152,7 +189,10 @@ def one_by_one(
                 LossMean.FIXED_LENGTH: len(own) * rl.response_tokens,
             }[rl.loss_mean]
             pull = [(d + k) * float(w) / divisor for (_, d), k, w in zip(slow, pulls, sequence.weights, strict=True)]
-            (now * torch.tensor(pull)).sum().backward()  # type: ignore[no-untyped-call]
+            summed = (now * torch.tensor(pull)).sum()
+            if sequence.branches is not None:
+                summed = summed - sequence.branches.weight / divisor * expected_reward(model, sequence)
+            summed.backward()  # type: ignore[no-untyped-call]
             for p, q, r, inside in zip(now.tolist(), engine, there, sequence.confidence_mask, strict=True):
                 ratio = math.exp(p - q)
                 row = [abs(p - q), ratio - 1 - (p - q), ratio, math.exp(r - p) - 1 - (r - p)]
@@ -192,7 +232,9 @@ def step(
 def test_a_step_moves_the_weights_as_the_responses_one_by_one_do(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, name: str
 ) -> None:
-    settings, groups = recipe(STEPS[name]), drawn_groups(tiny_model)
+    settings = recipe(STEPS[name])
+    tree = tree_of(tiny_model, settings)
+    groups = drawn_groups(tiny_model, tree)
     count = settings.rl.minibatches
     minibatches = [groups[number::count] for number in range(count)]
     before = {n: p.detach().clone() for n, p in module(tiny_model).named_parameters()}
@@ -203,6 +245,7 @@ def test_a_step_moves_the_weights_as_the_responses_one_by_one_do(
     for n, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach() - before[n], after[n] - before[n], rtol=2e-3, atol=2e-6)
     assert any(not torch.equal(after[n], before[n]) for n in after)
+    assert report.exact_share == (None if tree is None else pytest.approx(1 / 3))
     for meters, rows in ((report.response, everything), (report.confidence, stated)):
         assert meters is not None
         *expected, reference_kl = np.mean(rows, axis=0).tolist()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from configs.schema import Credit, Preset, Rewards, RewardWeights, ScoringRule
 from rewards.safety import Severity, sabotage_threshold, safety
-from rewards.scoring import Scorer, sabotage_bound
+from rewards.scoring import Floats, Scorer, sabotage_bound
 
 BOUNDED = [rule for rule in ScoringRule if rule is not ScoringRule.UNCLIPPED_LOG]
 
@@ -50,6 +50,41 @@ def test_the_threshold_under_brier_is_known_in_closed_form(correctness: float, c
     threshold = sabotage_threshold(mix(correctness, calibration))
 
     assert threshold == pytest.approx(1 - correctness / calibration)
+
+
+@pytest.mark.parametrize(
+    ("held_against", "luck"),
+    [
+        ({"reference": "annotator"}, 1.0),
+        ({"reference": "annotator", "target": {"annotators": 0.25}}, 0.75),
+        ({"reference": "annotator", "target": {"annotators": 1.0}}, 0.0),
+        ({"reference": "shares"}, 0.0),
+    ],
+)
+def test_under_brier_a_share_that_is_known_beforehand_leaves_less_to_be_had_by_sabotage(
+    held_against: dict[str, object], luck: float
+) -> None:
+    rewards = mix(0.1, 1.0, **held_against)
+    rng, stated = np.random.default_rng(0), np.linspace(0, 1, 101)
+
+    def earned(p: float, confidence: Floats) -> Floats:
+        """Expected by who is right with p about a share of p: weights 0.1 and 1, over raters."""
+        target = luck * np.arange(2)[:, None] + (1 - luck) * p
+        return 0.1 * p + np.array([1 - p, p]) @ -((confidence - target) ** 2)
+
+    pays = [p for p in rng.uniform(0.01, 1, 200) if earned(p, stated).max() < 0]
+
+    assert sabotage_threshold(rewards) == pytest.approx(max(pays, default=0.0), abs=0.02)
+    assert ([finding.severity for finding in safety(rewards)] == [Severity.UNSAFE]) is (luck > 0)
+
+
+def test_a_score_that_has_no_weight_does_not_hide_that_breaking_the_form_costs_nothing() -> None:
+    settings = {"preset": "emocaliber", "weights": {"calibration": 0.0, "format": 0.0, "correctness": 1.0}}
+
+    found = safety(Rewards.model_validate(settings))
+
+    assert [finding.severity for finding in found] == [Severity.UNSAFE, Severity.NOTE]
+    assert "no more than a malformed one" in found[0].message
 
 
 def test_the_emocaliber_preset_pays_for_sabotage_below_0_849_and_for_malformed_above_0_950() -> None:

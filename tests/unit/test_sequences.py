@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from configs.schema import Baseline, Credit, Rewards, RewardWeights
+from learner.batching import TrainingSequence
 from learner.sequences import rl_sequences
-from learner.tree import ConfidenceTree
+from learner.tree import ConfidenceTree, OffTree
 from rollout.chat import Expanded
 from rollout.trajectory import FinishReason, Group, Sample, Score, Span, Trajectory, VersionSpan
 
@@ -107,7 +108,7 @@ TREE = ConfidenceTree(
     depths=np.array([1]),
     visible=np.array([[True]]),
     edge_nodes=np.array([0, 0, 1, 1]),
-    edge_tokens=np.array([5, 6, 7, 8]),
+    edge_tokens=np.array([5, 9, 6, 8]),
     paths=np.array([[0, 2], [0, 3], [1, 4]]),
 )
 
@@ -124,6 +125,36 @@ def test_with_a_tree_the_branches_stand_for_the_sampled_confidence() -> None:
     assert right.branches.values == pytest.approx([0.5, 2.0, 2.5])  # 0.5 + 2 x (1 - (1 - c)^2)
     assert wrong.branches.values == pytest.approx([2.5, 2.0, 0.5])
     assert right.own_length == 4 + 1
+
+
+def test_a_confidence_that_the_tree_spells_otherwise_is_trained_on_beside_the_branches() -> None:
+    left_at_once = replace(TREE, edge_tokens=np.array([9, 6, 7, 8]))
+    left_behind_it = replace(TREE, edge_tokens=np.array([5, 6, 9, 8]), paths=np.array([[0, 2], [1, 4]]))
+    left_behind_it = replace(left_behind_it, confidences=np.array([0.0, 1.0]))
+    left_in_the_tag = replace(TREE, edge_tokens=np.array([5, 6, 9, 6]), paths=np.array([[0, 3, 2]]))
+    left_in_the_tag = replace(left_in_the_tag, confidences=np.array([0.5]))
+
+    def made(tree: ConfidenceTree) -> TrainingSequence:
+        right, _ = rl_sequences(group(trajectory(1, 0.9), trajectory(0, 0.5)), PROMPT, WEIGHTS, Rewards(), tree)
+        assert right.branches is not None and right.branches.off_tree is not None
+        return right
+
+    earned = 0.5 + 2 * (1 - 0.1**2)  # the form, and the score's lead over that of a malformed response
+    for tree, place, inside in ((left_at_once, 1, 2), (left_behind_it, 2, 2), (left_in_the_tag, 3, 3)):
+        found = made(tree)
+        assert found.branches is not None and found.branches.off_tree == OffTree(place, pytest.approx(earned))
+        assert found.confidence_mask is not None
+        assert found.confidence_mask.tolist() == [False, *[True] * inside, *[False] * (3 - inside)]
+        assert found.advantages == pytest.approx([0.5, *[earned] * inside, *[0.5] * (3 - inside)])
+
+
+def test_joint_credit_counts_the_answer_into_what_a_confidence_is_worth_over_a_malformed_response() -> None:
+    members = group(trajectory(1, 0.9), trajectory(0, 0.5))
+
+    right, wrong = rl_sequences(members, PROMPT, WEIGHTS, Rewards(credit=Credit.JOINT), TREE)
+
+    assert right.branches is not None and right.branches.values == pytest.approx([1.5, 3.0, 3.5])
+    assert wrong.branches is not None and wrong.branches.values == pytest.approx([2.5, 2.0, 0.5])
 
 
 def test_a_confidence_behind_another_token_than_the_trees_keeps_the_sampled_gradient() -> None:
