@@ -64,14 +64,27 @@ class StageFolder:
         """Predictions and metrics on an evaluation file."""
         return self.path / "evaluation" / name
 
+    @property
+    def begun(self) -> bool:
+        """Whether it holds anything but the weights that were asked for before the stage began."""
+        asked = self.weights.name  # or, with a dot before it, one that was being written
+        return self.path.exists() and not all(p.name.lstrip(".").startswith(asked) for p in self.path.iterdir())
+
+    def of_others(self, digest: str) -> bool:
+        """Whether it was claimed for other settings, and so is set aside when the stage is next trained."""
+        mark = self.path / _SETTINGS
+        return mark.exists() and not _names(mark, digest)
+
     def claim(self, digest: str, rows: str | None = None, settings: Settings | None = None) -> None:
         """Take the folder for training from settings and rows of these names; what others left is set aside, whole.
 
         The `settings` themselves, where they are given, tell the next one what differs.
         """
         mark = self.path / _SETTINGS
-        if self.path.exists() and not _names(mark, digest, rows):
+        if self.begun and not _names(mark, digest, rows):
             logger.warning("%s comes from other %s", self.path, _what_differs(mark, digest, settings or {}))
+            if self.weights.exists():
+                logger.warning("the weights that `caliber reweight` asked for go with it; the recipe's hold")
             self.set_aside()
         self.path.mkdir(parents=True, exist_ok=True)
         _write_mark(mark, digest, rows, settings)
@@ -84,7 +97,7 @@ class StageFolder:
                 f"--fresh would start {self.path.name} anew, and there is {' and '.join(map(str, kept))}: leave it out "
                 "to go on from there, or add --force to have the folder set aside under another name"
             )
-        if self.path.exists():
+        if self.begun:
             self.set_aside()
 
     def set_aside(self) -> None:

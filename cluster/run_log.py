@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from asyncio import CancelledError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -53,9 +53,14 @@ class RunLog:
     """Writes a line a step; files are appended to, so a resumed run goes on in them."""
 
     def __init__(
-        self, folder: Path, stage: str, columns: Sequence[Column], recipe: Recipe, warnings: Sequence[str] = ()
+        self,
+        folder: Path,
+        stage: str,
+        columns: Sequence[Column],
+        recipe: Recipe,
+        warnings: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """`warnings` stand above the columns' names wherever those are written."""
+        """What `warnings` gives, asked each time, stands above the columns' names wherever those are written."""
         self._file = WholeAppends(folder / "log.jsonl")
         self._unwritten = b""  # lines that the disk did not take
         self._columns = columns
@@ -72,7 +77,7 @@ class RunLog:
         if wrong := [name for name, value in metrics.items() if value is not None and not math.isfinite(value)]:
             raise ValueError(f"{self._stage}, step {step}: {', '.join(wrong)} not finite: training has diverged")
         if self._lines % _LINES_PER_HEADER == 0:
-            print("".join(f"{warning}\n" for warning in self._warnings), end="")
+            print("".join(f"{warning}\n" for warning in self._warnings()), end="")
             print(
                 "  ".join([f"{self._stage:>8}", *(c.header.rjust(c.width) for c in self._columns)]),
                 flush=True,

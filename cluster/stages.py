@@ -34,7 +34,6 @@ from cluster.stopping import until_told_to_stop
 from cluster.visits import Visits
 from cluster.waiting import together
 from configs.schema import Recipe, SeedSource, Sft, Through
-from rewards.safety import unsafe
 from rollout.chat import ImageLimits
 from rollout.data_sets import wanted_set
 from rollout.engine import SamplingSettings
@@ -190,12 +189,11 @@ async def run_rl(recipe: Recipe, model_dir: str, pool: RolloutPool, room: Room |
 
         learners, _ = await together(ranks(), rewards.start())
         pool.grow()  # now that nobody else needs the room
-        warnings = [f"UNSAFE REWARD MIX: {message}" for message in unsafe(recipe.rewards)]
-        log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, warnings))
+        weights = LiveWeights(folder.weights, recipe.rewards)
+        log = cleanup.enter_context(RunLog(folder.path, "stage3", COLUMNS, recipe, weights.warnings))
         checkpoints = await cleanup.enter_async_context(
             JobCheckpoints(CheckpointFolder(folder.checkpoints, rl.checkpoints_kept), learners)
         )
-        weights = LiveWeights(folder.weights, recipe.rewards)
         parts = Parts(visits, pool, rewards, learners, checkpoints, weights, log)
         controller = Controller(recipe, parts)
         async with until_told_to_stop(controller.stop, rl.seconds_per_wait):

@@ -51,7 +51,7 @@ def _stage(recipe: Recipe, run: RunFolder, number: int, at: Entry | None) -> Ite
         told = f"running at {reached}" if at.doing == TRAINING else "running"
     elif stage.trained:
         told = "finished, from other settings than the run's recipe has now"
-    elif stage.path.exists():
+    elif stage.begun:
         told = f"stopped at {reached}"
     else:
         told = "not begun"

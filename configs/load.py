@@ -23,7 +23,7 @@ from configs.fields import FieldHelp, describe, expected_at, section_under, sugg
 from configs.reading import EXTENDS, read_files, read_text
 from configs.schema import Recipe, Section
 
-__all__ = ["FieldHelp", "RecipeError", "describe", "load_recipe", "write_resolved"]
+__all__ = ["FieldHelp", "RecipeError", "describe", "load_recipe", "refuse_null", "write_resolved"]
 
 OVERRIDE = "override"
 LONGEST_VALUE_SHOWN = 60  # characters
@@ -48,6 +48,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if problems:
         raise RecipeError(sorted(dict.fromkeys(problems), key=_reading_order))
     return recipe
+
+
+def refuse_null(overrides: Sequence[str]) -> None:
+    """Raise RecipeError for overrides that `load_recipe` takes and that say no value: they would mean the default."""
+    problems: list[Problem] = []
+    for path, _, value in (override.partition("=") for override in overrides):
+        keys = path.strip().split(".")
+        if read_text(value, OVERRIDE, keys, problems, lines=False).value is None:
+            problems.append(Problem(Place(OVERRIDE), ".".join(keys), f"got no value; expected {expected_at(keys)}"))
+    if problems:
+        raise RecipeError(problems)
 
 
 def resolved(recipe: Recipe) -> str:

@@ -55,6 +55,31 @@ def test_a_folder_that_nobody_claimed_is_not_taken_over(tmp_path: Path) -> None:
     assert not (stage.path / "precious").exists()
 
 
+def test_weights_that_were_asked_for_of_others_are_told_to_go_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = StageFolder(tmp_path / "stage3")
+    stage.claim("a")
+    stage.weights.write_text("{}")
+
+    stage.claim("b")
+
+    assert not stage.weights.exists()
+    assert "`caliber reweight` asked for go with it" in caplog.text
+
+
+def test_weights_that_were_asked_for_before_it_began_stay(tmp_path: Path) -> None:
+    stage = StageFolder(tmp_path / "stage3")
+    stage.path.mkdir()
+    stage.weights.write_text("{}")
+    (stage.path / f".{stage.weights.name}.123").write_text("of one that was killed")
+
+    stage.start_anew(force=False)
+    stage.claim("a")
+
+    assert stage.weights.read_text() == "{}"
+
+
 @pytest.mark.parametrize("left", ["checkpoints/step-000001", "model"])
 def test_a_stage_with_something_to_lose_starts_anew_only_by_force_and_loses_nothing(tmp_path: Path, left: str) -> None:
     stage = StageFolder(tmp_path / "stage3")

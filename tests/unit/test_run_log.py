@@ -50,15 +50,20 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
 # The console
 
 
-def test_warnings_stand_above_every_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with RunLog(tmp_path, "stage3", COLUMNS, recipe(), ["UNSAFE REWARD MIX: it pays to be wrong"]) as run:
-        for step in range(1, 42):
+def test_what_is_to_be_warned_of_then_stands_above_every_header(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    with RunLog(tmp_path, "stage3", COLUMNS, recipe(), lambda: said) as run:
+        for step in range(1, 62):
+            if step in (21, 61):  # of the second and of the fourth header
+                said[:] = [] if said else ["UNSAFE REWARD MIX: it pays to be wrong"]
             run.log({"reward": 1.0}, step)
 
     lines = printed(capsys)
     headers = [number for number, line in enumerate(lines) if "ECE pt" in line]
-    assert len(headers) == 3
-    assert [lines[number - 1] for number in headers] == ["UNSAFE REWARD MIX: it pays to be wrong"] * 3
+    assert len(headers) == 4
+    assert ["UNSAFE" in lines[number - 1] for number in headers] == [False, True, True, False]
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.23456, -1234.567, 9999.999])
