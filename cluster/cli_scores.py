@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 from cluster.cli_parts import command, takes_unconfident
-from configs.schema import Preset, Response
+from configs.load import load_recipe
+from configs.schema import Preset, Response, Rewards, RewardService
 
 
 def add_score_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare them."""
     score = command(commands, "score", _score, "metrics of responses that exist already (VECBench's rows too)")
     score.add_argument("predictions", type=Path, help="JSONL rows of response, candidates, ground_truth or counts")
+    score.add_argument("--recipe", type=Path, help="take from here how responses are formed and what is right")
     score.add_argument("--out", type=Path, help="write the metrics as JSON")
     score.add_argument(
         "--mode",
@@ -57,23 +59,28 @@ def _score(options: argparse.Namespace) -> int:
     if options.mode == "emocaliber":
         return _score_as_released(options)
     from cluster.interval_tables import comparison_table, intervals_table
+    from cluster.matchers import opened
     from cluster.metrics_files import write_metrics
     from cluster.metrics_table import metrics_table
-    from cluster.score import read_outcomes
+    from cluster.predictions import read_predictions, refuse_other_questions
+    from cluster.score import outcomes
     from rewards.baselines import baselines
+    from rewards.parts import MatchError
     from rewards.tasks import by_task
 
-    held, *others = (
-        read_outcomes(
-            path,
-            Response(reasoning_elements=tuple(options.elements)),
-            options.draws,
-            options.seed,
-            require_confidence=not options.without_confidence,
-        )
-        for path in (options.predictions, options.compare)
-        if path is not None
-    )
+    files = [read_predictions(path) for path in (options.predictions, options.compare) if path is not None]
+    if options.compare is not None:
+        refuse_other_questions(*files)
+    form, rewards, service = _form_and_correctness(options)
+    asked = not options.without_confidence
+    try:
+        with opened(rewards, service) as matches:
+            held, *others = (
+                outcomes(rows, form, options.draws, options.seed, require_confidence=asked, matches=matches)
+                for rows in files
+            )
+    except MatchError as error:  # of a scorer or a judge: a metric of the other rows would be of other rows
+        raise ValueError(f"rewards.correctness of {options.recipe} gave no verdict: {error}") from error
     found = by_task(held, options.bins)
     told = [metrics_table([*found.items(), *baselines(held, options.bins).items()])]
     if options.resamples and len(set(held.prompt_id)) > 1:
@@ -85,11 +92,21 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
+def _form_and_correctness(options: argparse.Namespace) -> tuple[Response, Rewards, RewardService]:
+    """How responses are read, what says whether they are right, and the limits that it has."""
+    if options.recipe is None:
+        return Response(reasoning_elements=tuple(options.elements)), Rewards(), RewardService()
+    if options.elements != options.default_of("elements"):
+        raise ValueError("--elements are in the recipe (response.reasoning_elements): leave out --elements or --recipe")
+    recipe = load_recipe(options.recipe)
+    return recipe.response, recipe.rewards, recipe.reward_service
+
+
 def _score_as_released(options: argparse.Namespace) -> int:
     from cluster.emocaliber_table import emocaliber_table
     from cluster.score_released import score_as_released, write_released
 
-    for name in ("draws", "bins", "seed", "elements", "without_confidence", "compare", "resamples"):
+    for name in ("recipe", "draws", "bins", "seed", "elements", "without_confidence", "compare", "resamples"):
         if getattr(options, name) != options.default_of(name):
             raise ValueError(f"--{name.replace('_', '-')} is a setting of --mode strict alone; leave it out")
     found = score_as_released(options.predictions)

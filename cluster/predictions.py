@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rewards.correctness import is_correct
+from rewards.correctness import is_correct, normalise_answer
 
 ERRORS_SHOWN = 20  # bad lines named before the rest is only counted; the recipes' default
 
@@ -60,13 +60,51 @@ def read_predictions(path: Path, errors_shown: int = ERRORS_SHOWN) -> list[Predi
                 rows.append(_JsonRow.model_validate_json(line).row(number))
             except ValidationError as error:
                 errors.append(f"{path}:{number}: {_explain(error)}")
+    refuse_bad_lines(errors, errors_shown)
+    if not rows:
+        raise PredictionsError(f"{path}: got no rows, expected one JSON object a line for each response")
+    return rows
+
+
+def refuse_bad_lines(errors: Sequence[str], errors_shown: int = ERRORS_SHOWN) -> None:
+    """Raise PredictionsError where there are errors, each of which names its line."""
     if errors:
         unnamed = len(errors) - errors_shown
         more = [f"and {unnamed} more bad lines"] if unnamed > 0 else []
         raise PredictionsError("\n".join([*errors[:errors_shown], *more]))
-    if not rows:
-        raise PredictionsError(f"{path}: got no rows, expected one JSON object a line for each response")
-    return rows
+
+
+def what_differs(one: PredictionRow, other: PredictionRow) -> list[str]:
+    """What the rows say differently of their question, by the file's keys: ground_truth, candidates, counts.
+
+    Case, white space, order and candidates without a vote make no difference.
+    """
+    known = _question(other)
+    return [key for key, value in _question(one).items() if value != known[key]]
+
+
+def _question(row: PredictionRow) -> dict[str, object]:
+    return {
+        "ground_truth": None if row.label is None else normalise_answer(row.label),
+        "candidates": {normalise_answer(candidate) for candidate in row.candidates},
+        "counts": sorted((normalise_answer(candidate), votes) for candidate, votes in row.counts.items() if votes),
+    }
+
+
+def refuse_other_questions(first: Sequence[PredictionRow], second: Sequence[PredictionRow]) -> None:
+    """Raise ValueError where rows of a prompt, of the two files or of one, do not tell the same of its question."""
+    asked: dict[tuple[str, str], PredictionRow] = {}
+    different: dict[str, list[str]] = {}
+    for row in (*first, *second):
+        if keys := what_differs(asked.setdefault((row.prompt_id, row.task), row), row):
+            different.setdefault(row.prompt_id, keys)
+    if different:
+        prompt, keys = next(iter(different.items()))
+        raise ValueError(
+            f"the rows of {len(different)} prompts are not of one question, such as those of {prompt!r}, which "
+            f"do not have the same {' and '.join(keys)}; compare runs over the same "
+            "file (a row without an id is known by its line)"
+        )
 
 
 def write_predictions(path: Path, rows: Iterable[PredictionRow]) -> None:

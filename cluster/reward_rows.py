@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.predictions import PredictionRow, read_predictions
+from cluster.predictions import PredictionRow, read_predictions, refuse_bad_lines, what_differs
+from configs.derive import reward_problems
 from configs.load import load_recipe
 from configs.schema import Preset, Reference, Response, Rewards, RewardService
 from rewards.correctness import draw_annotator, majority
@@ -29,7 +30,8 @@ from rewards.readings import released_parts
 def mix_of(name: str, overrides: Sequence[str]) -> tuple[Rewards, Response, RewardService]:
     """The mix of a preset or of a recipe, the form its responses have, and the limits of its scorers.
 
-    Raises RecipeError for a recipe that is wrong, ValueError for a name that is neither.
+    Raises RecipeError for a recipe that is wrong, ValueError for one whose rewards cannot work and for a name that is
+    neither.
     """
     if name in list(Preset):
         if overrides:
@@ -38,6 +40,8 @@ def mix_of(name: str, overrides: Sequence[str]) -> tuple[Rewards, Response, Rewa
     if not Path(name).exists():
         raise ValueError(f"got {name!r}, expected a preset ({', '.join(Preset)}) or the file of a recipe")
     recipe = load_recipe(Path(name), overrides)
+    if found := list(reward_problems(recipe)):
+        raise ValueError("the recipe's rewards cannot work:\n" + "\n".join(f"  {problem}" for problem in found))
     return recipe.rewards, recipe.response, recipe.reward_service
 
 
@@ -49,6 +53,7 @@ def reward_rows(
     groups: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         groups.setdefault(row.prompt_id, []).append(number)
+    refuse_bad_lines([error for members in groups.values() for error in _strangers(path, rows, members)])
     answers: list[dict[str, object]] = [{}] * len(rows)
     for visit, members in enumerate(groups.values()):
         target = _target(rows[members[0]], rewards.reference, np.random.default_rng([seed, 3, visit]))
@@ -56,6 +61,17 @@ def reward_rows(
         for number, answer in zip(members, made, strict=True):
             answers[number] = answer
     yield from answers
+
+
+def _strangers(path: Path, rows: Sequence[PredictionRow], members: Sequence[int]) -> Iterator[str]:
+    """Rows of a group that are of another question than its first: all are held against that one's truth."""
+    first, *others = members
+    for number in others:
+        if keys := what_differs(rows[first], rows[number]):
+            yield (
+                f"{path}:{number + 1}: not the {' and '.join(keys)} of line {first + 1}, which has the same id "
+                f"{rows[first].prompt_id!r} (a row without one has its line's number): give each question its own"
+            )
 
 
 def _target(row: PredictionRow, reference: Reference, rng: np.random.Generator) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from cluster.predictions import PredictionRow, read_predictions
+from cluster.predictions import PredictionRow
 from configs.schema import Response
 from rewards.correctness import draw_annotator, is_correct, majority, share
 from rewards.outcomes import Outcomes
@@ -44,7 +44,8 @@ def outcomes(
     of them and a row with a label one. The draws depend on the seed and on the rows' counts and
     order, not on the responses: two models on the same prompts meet the same annotators.
     Without `require_confidence` (a stage-1 model) no confidence is taken, even if one is stated.
-    `matches` says whether an answer is right: from one half on it is. What it raises ends the scoring.
+    `matches` says whether an answer is right: from one half on it is. What it raises ends the scoring;
+    of a ValueError the prompt is named.
     """
     readings = [_read(row, response, require_confidence) for row in rows]
     return hold(rows, readings, annotator_draws, seed, matches=matches)
@@ -78,23 +79,21 @@ def hold(
         best_share=np.array([_best_share(row) for row, _, _, _ in held], dtype=np.float64),
         token_probability=np.array([reading.token_probability for _, reading, _, _ in held], dtype=np.float64),
         cause=[reading.cause for _, reading, _, _ in held],
-        matched=np.array(
-            [r.answer is not None and agrees(r.answer, truth) >= RIGHT for _, r, _, truth in held], np.bool_
-        ),
+        matched=np.array([_is_right(row, reading.answer, truth, agrees) for row, reading, _, truth in held], np.bool_),
     )
 
 
-def read_outcomes(
-    path: Path,
-    response: Response,
-    annotator_draws: int = 1,
-    seed: int = 0,
-    *,
-    require_confidence: bool = True,
-) -> Outcomes:
-    """`outcomes` of a predictions file. Raises PredictionsError for a bad file."""
-    rows = read_predictions(path)
-    return outcomes(rows, response, annotator_draws, seed, require_confidence=require_confidence)
+def _is_right(row: PredictionRow, answer: str | None, truth: str, matches: Matcher) -> bool:
+    with _named(row):
+        return answer is not None and matches(answer, truth) >= RIGHT
+
+
+@contextmanager
+def _named(row: PredictionRow) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # a reference that the matcher cannot read
+        raise ValueError(f"prompt {row.prompt_id}: {error}") from error
 
 
 def _read(row: PredictionRow, response: Response, require_confidence: bool) -> Reading:
@@ -120,7 +119,8 @@ def _or_nan(number: float | None) -> float:
 def _share_of_answer(row: PredictionRow, answer: str | None, matches: Matcher) -> float:
     if not row.counts:
         return np.nan
-    return 0.0 if answer is None else agreement(answer, row.counts, matches)
+    with _named(row):
+        return 0.0 if answer is None else agreement(answer, row.counts, matches)
 
 
 def _best_share(row: PredictionRow) -> float:

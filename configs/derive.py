@@ -29,7 +29,7 @@ from configs.schema import (
 
 LARGEST_ADAPTER_RANK = 512  # of vLLM's engines
 
-__all__ = ["Derived", "Memory", "ModelSize", "derive", "parameter_count", "problems"]
+__all__ = ["Derived", "Memory", "ModelSize", "derive", "parameter_count", "problems", "reward_problems"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def problems(recipe: Recipe) -> list[str]:
         _adapter_problems,
         _nccl_problems,
         core_problems,
-        _reward_problems,
+        reward_problems,
         _service_problems,
         _data_problems,
     )
@@ -242,7 +242,8 @@ def _last_layer_problems(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _reward_problems(recipe: Recipe) -> Iterator[str]:
+def reward_problems(recipe: Recipe) -> Iterator[str]:
+    """Those of `problems` that are about what is rewarded."""
     rewards = recipe.rewards
     exact, strict = rewards.confidence_gradient is ConfidenceGradient.EXACT, rewards.reading is Reading.STRICT
     attention, masked = recipe.learner.attention, ("sdpa", "eager")

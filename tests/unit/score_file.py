@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster.score import read_outcomes
+from cluster.predictions import read_predictions
+from cluster.score import outcomes
 from configs.schema import Response
 from rewards.metrics import Metrics
 from rewards.tasks import by_task
@@ -19,4 +20,5 @@ def score_file(
     *,
     require_confidence: bool = True,
 ) -> dict[str, Metrics]:
-    return by_task(read_outcomes(path, response, annotator_draws, seed, require_confidence=require_confidence), bins)
+    rows = read_predictions(path)
+    return by_task(outcomes(rows, response, annotator_draws, seed, require_confidence=require_confidence), bins)

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 
 import cluster.pipeline
-import cluster.score
+import cluster.predictions
 from cluster import doctor
 from cluster.cli import _mistakes, main
 from cluster.cli_parts import usable_recipe
@@ -87,7 +87,8 @@ ARGUMENTS = {
         "model data KEY=VALUE --trace --recipe --out --samples --temperature --calibrate --risk --delta --recalibrate"
     ),
     "score": (
-        "predictions --out --mode --draws --bins --seed --elements --without-confidence --trace --compare --resamples"
+        "predictions --recipe --out --mode --draws --bins --seed --elements --without-confidence --trace --compare "
+        "--resamples"
     ),
     "reward": "mix rows KEY=VALUE --out --trace",
     "reweight": "run WEIGHT=NUMBER --trace",
@@ -441,7 +442,7 @@ def failing_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> list[
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cluster.score, "read_outcomes", fail)
+    monkeypatch.setattr(cluster.predictions, "read_predictions", fail)
     return ["score", "predictions.jsonl"]
 
 
@@ -611,6 +612,53 @@ def test_a_run_over_other_prompts_is_one_line(run: Run) -> None:
 
     assert (told.code, told.out) == (2, "")
     assert re.fullmatch(r"caliber score: the two runs answer different prompts: 1 are in one alone, .*\n", told.err)
+
+
+def test_a_run_over_other_questions_of_the_same_ids_is_one_line(run: Run) -> None:
+    """Rows without ids have their lines' numbers."""
+    path = predictions(*[line(truth, ground_truth=truth) for truth in "aab"])
+    other = path.with_name("other.jsonl")
+    other.write_text("".join(line(truth, ground_truth=truth) for truth in "baa"))
+
+    told = run("score", path, "--elements", "--compare", other)
+
+    assert (told.code, told.out) == (2, "")
+    assert "the rows of 2 prompts are not of one question, such as those of '1', which" in told.err
+
+
+def numeric(answer: str, confidence: str, reference: str) -> str:
+    response = render({}, answer, None) + f"<confidence>{confidence}</confidence>"
+    return json.dumps({"response": response, "ground_truth": reference}) + "\n"
+
+
+def test_score_reads_responses_and_says_what_is_right_as_a_recipe_does(run: Run) -> None:
+    own = ["response: {confidence_scale: percent, reasoning_elements: []}", "rewards: {correctness: numeric}"]
+    Path("own.yaml").write_text("\n".join([f"extends: {DEMO}", *own, ""]))
+    path = predictions(*(numeric(answer, "80%", "1/2") for answer in ("50%", "0.51")))
+
+    told = run("score", path, "--recipe", "own.yaml")
+
+    assert told.code == 0, told.err
+    assert cells(told, "overall")["accuracy"] == "0.500"
+    assert re.search(r"^ mean c +0\.800 ", told.out, re.MULTILINE)
+
+
+def test_a_reference_that_the_recipes_rule_cannot_read_is_named_with_its_prompt(run: Run) -> None:
+    own = ["response: {reasoning_elements: []}", "rewards: {correctness: numeric}"]
+    Path("own.yaml").write_text("\n".join([f"extends: {DEMO}", *own, ""]))
+    path = predictions(*numbered(*(numeric("1", "0.8", reference) for reference in ("1", "joy"))))
+
+    told = run("score", path, "--recipe", "own.yaml")
+
+    assert told.code == 2
+    assert told.err.startswith("caliber score: prompt 1: got the reference 'joy', expected a number")
+
+
+def test_the_elements_are_the_recipes_where_there_is_one(run: Run) -> None:
+    told = run("score", predictions(line("a", ground_truth="a")), "--recipe", DEMO, "--elements")
+
+    assert (told.code, told.out) == (2, "")
+    assert "leave out --elements or --recipe" in told.err
 
 
 @pytest.mark.parametrize(

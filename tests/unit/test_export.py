@@ -22,8 +22,9 @@ from cluster.export import Form, export
 from cluster.export_check import Checked, ExportDiffers, Question
 from cluster.export_source import Source
 from cluster.metrics_files import write_metrics
+from cluster.predictions import read_predictions
 from cluster.run_folder import RunFolder
-from cluster.score import read_outcomes
+from cluster.score import outcomes
 from configs.load import load_recipe
 from configs.schema import Engine, Recipe
 from learner.adapter_files import Adapter
@@ -236,7 +237,7 @@ def test_its_code_for_transformers_answers_a_question(exported: Path) -> None:
 def test_the_metrics_are_those_that_the_evaluation_has(recipe: Recipe, exported: Path, tmp_path: Path) -> None:
     settings = recipe.evaluation
     file = RunFolder.of(recipe).stage(3).evaluation("seen") / "predictions.jsonl"
-    held = read_outcomes(file, recipe.response, settings.annotator_draws, settings.seed)
+    held = outcomes(read_predictions(file), recipe.response, settings.annotator_draws, settings.seed)
     overall = by_task(held, settings.bins)[OVERALL]
     write_metrics(tmp_path / "metrics.json", {OVERALL: overall})
 

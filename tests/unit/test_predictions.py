@@ -7,13 +7,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.metrics_table import metrics_table
-from cluster.predictions import PredictionRow, PredictionsError, read_predictions, write_predictions
+from cluster.predictions import (
+    PredictionRow,
+    PredictionsError,
+    read_predictions,
+    refuse_other_questions,
+    what_differs,
+    write_predictions,
+)
 from cluster.score import outcomes
 from configs.schema import Response
 from rewards.matching import is_same_number
@@ -386,3 +394,31 @@ def test_annotators_agree_with_an_answer_by_the_recipes_matcher() -> None:
     (share,) = outcomes([counted], FORM, 1, 0, matches=is_same_number).share
 
     assert share == 0.75
+
+
+ASKED = PredictionRow("p", "mood", ("joy", "fear"), "joy", {"joy": 2, "fear": 1})
+
+
+@pytest.mark.parametrize(
+    "changed, keys",
+    [
+        ({"response": "other", "truncated": True}, []),
+        ({"label": " Joy", "candidates": ("fear", "Joy"), "counts": {"Fear": 1, "joy": 2, "calm": 0}}, []),
+        ({"label": "fear"}, ["ground_truth"]),
+        ({"label": None}, ["ground_truth"]),
+        ({"candidates": ("joy", "calm")}, ["candidates"]),
+        ({"counts": {"joy": 1, "fear": 2}}, ["counts"]),
+        ({"label": "fear", "counts": {}}, ["ground_truth", "counts"]),
+    ],
+)
+def test_rows_of_one_question_differ_in_their_responses_alone(changed: dict[str, Any], keys: list[str]) -> None:
+    assert what_differs(ASKED, replace(ASKED, **changed)) == keys
+
+
+def test_runs_are_compared_on_the_same_questions_alone() -> None:
+    other = replace(ASKED, label="fear")
+    refuse_other_questions([ASKED, replace(other, prompt_id="q")], [replace(other, task="words"), ASKED])
+
+    for first, second in (([ASKED], [other]), ([ASKED, other], [ASKED])):
+        with pytest.raises(ValueError, match=r"1 prompts are not .* 'p', which do not have the same ground_truth;"):
+            refuse_other_questions(first, second)

@@ -489,7 +489,10 @@ def test_score_prints_the_released_numbers_and_writes_them_with_null_for_undefin
     assert held["thresholds"][8] == {"threshold": 0.9, "accuracy": 1.0, "f1": 1.0, "coverage": 0.5}
 
 
-@pytest.mark.parametrize("setting", [["--bins", "15"], ["--draws", "2"], ["--elements"], ["--without-confidence"]])
+@pytest.mark.parametrize(
+    "setting",
+    [["--recipe", "own.yaml"], ["--bins", "15"], ["--draws", "2"], ["--elements"], ["--without-confidence"]],
+)
 def test_a_setting_of_strict_mode_is_refused_in_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: list[str]
 ) -> None:

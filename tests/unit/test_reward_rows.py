@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.cli import main
+from cluster.predictions import PredictionsError
 from cluster.reward_rows import mix_of, reward_rows
 from configs.schema import Preset, Reading, Response, Rewards
 from rewards.correctness import is_correct
@@ -110,6 +111,26 @@ def test_rows_of_one_id_are_a_group_whose_share_the_confidences_are_held_against
     assert found[0]["credited"]["answer"] == 2.0
 
 
+def test_rows_of_one_id_are_of_one_question(tmp_path: Path) -> None:
+    """Merged files may have used an id twice, or one that is another row's line number."""
+    known = {"response": say("joy", "0.8"), "candidates": ["joy", "fear"], "ground_truth": "joy"}
+    others = ({}, {"ground_truth": "fear"}, {"candidates": ["joy", "calm"]}, {"counts": {"joy": 1}}, {"id": None})
+    last = {"id": "5", "counts": {"fear": 1}}
+    path = write(tmp_path, *(known | {"id": "a"} | other for other in (*others, last)))
+
+    with pytest.raises(PredictionsError) as refused:
+        answers(path, Rewards())
+
+    told = [line.partition(", which has the same id ") for line in str(refused.value).splitlines()]
+    assert [what for what, _, _ in told] == [
+        f"{path}:2: not the ground_truth of line 1",
+        f"{path}:3: not the candidates of line 1",
+        f"{path}:4: not the counts of line 1",
+        f"{path}:6: not the counts of line 5",
+    ]
+    assert told[-1][2] == "'5' (a row without one has its line's number): give each question its own"
+
+
 def test_shares_come_from_the_rows_counts(tmp_path: Path) -> None:
     path = write(tmp_path, {"response": say("joy", "0.8"), "counts": {"joy": 3, "fear": 1}})
 
@@ -145,6 +166,21 @@ def test_the_command_writes_a_row_for_each_row_and_tells_what_is_unsafe(
 def test_what_is_neither_preset_nor_recipe_is_refused(mix: str, overrides: list[str]) -> None:
     with pytest.raises(ValueError, match="preset"):
         mix_of(mix, overrides)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (["rewards.reading=rlcr", "rewards.correctness=numeric"], "rewards.correctness: numeric is never asked"),
+        (["rewards.scoring_rule=unclipped_log"], "set it to log"),
+        (["rewards.divide_by_std=true"], "rewards.credit to joint"),
+    ],
+)
+def test_a_mix_that_cannot_work_is_refused_as_a_job_would(settings: list[str], remedy: str) -> None:
+    demo = Path(__file__).parents[2] / "configs" / "emoji" / "demo.yaml"
+
+    with pytest.raises(ValueError, match=rf"the recipe's rewards cannot work:\n(.|\n)*{remedy}"):
+        mix_of(str(demo), settings)
 
 
 def test_a_recipes_mix_is_read_with_its_overrides() -> None:
