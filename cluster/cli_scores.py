@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.cli_parts import command, takes_unconfident
@@ -129,9 +130,13 @@ def _reward(options: argparse.Namespace) -> int:
         print(text, end="")
     else:
         options.out.write_text(text, encoding="utf-8")
-    for message in unsafe(rewards):
-        print(f"UNSAFE: {message}", file=sys.stderr)
+    _tell_unsafe(unsafe(rewards))
     return 0
+
+
+def _tell_unsafe(messages: Sequence[str]) -> None:
+    for message in messages:
+        print(f"UNSAFE: {message}", file=sys.stderr)
 
 
 def _reweight(options: argparse.Namespace) -> int:
@@ -147,5 +152,7 @@ def _rescore(options: argparse.Namespace) -> int:
     from cluster.rescore import rescore, rescore_table
     from cluster.run_folder import RunFolder
 
-    print(rescore_table(*rescore(RunFolder(options.run), options.changes)))
+    found = rescore(RunFolder(options.run), options.changes)
+    print(rescore_table(found))
+    _tell_unsafe(found.unsafe)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,15 +13,27 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cluster.live_weights import shown, with_weights
 from cluster.metrics_table import WIDE_ENOUGH
+from cluster.report.mixes import Mixes, MixSpan, first_step
 from cluster.run_folder import RunFolder
 from cluster.saved_groups import saved_groups
-from configs.load import load_recipe
+from configs.load import load_recipe, refuse_null
 from configs.schema import Rewards, RewardWeights
 from rewards.mixing import Credits, Mixed, combine, credits
-from rollout.trajectory import Score
+from rewards.safety import unsafe
+from rollout.trajectory import Group, Score
 
 _PARTS_OF_RUN = 4
+_CHANGEABLE = ("credit", "baseline", "divide_by_std")
+_LEARNERS = "is about the learner's step, and no reward or advantage depends on it"
+_UNSCORABLE = {
+    "preset": "stands for settings that a run's recipe has one by one, and would change none of them",
+    "weights": "are changed one by one",
+    "confidence_gradient": _LEARNERS,
+    "confidence_token_weight": _LEARNERS,
+    "allow_unsafe": "lets a job start, and none is started here",
+}
 _HEADERS = (
     "",
     "reward before",
@@ -35,6 +47,7 @@ _HEADERS = (
     "n",
 )
 LEGEND = """\
+before: each group under the weights that it can first have been trained with, the recipe's or `caliber reweight`'s.
 corr.: between the advantages before and after, of answer and of confidence tokens. turned: responses whose
 advantage changes its sign. best changed: groups in which another response has the highest reward."""
 
@@ -53,45 +66,82 @@ class Change:
     best_changed: float  # share of groups in which another response has the highest reward
 
 
-def rescore(run: RunFolder, changes: Sequence[str]) -> tuple[Rewards, Rewards, list[Change]]:
-    """The mix of the run's recipe, the changed one, and what differs: by quarters of the run, then over all of it.
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """A run's rollouts under the weights that it was trained with, and under changed ones."""
 
-    `changes` are settings of the section `rewards` by which saved parts are mixed, such as calibration=0.5 (a weight)
-    or credit=joint. Raises FileNotFoundError where the run has no rollouts, RecipeError for a change that is none.
+    before: tuple[Rewards, Sequence[MixSpan]]  # the mix but for its weights, and those
+    after: tuple[Rewards, Sequence[MixSpan]]
+    changes: Sequence[Change]  # by quarters of the run, then over all of it
+
+    @property
+    def unsafe(self) -> list[str]:
+        """What makes the changed mix unsafe, with any of its weights."""
+        rewards, spans = self.after
+        return list(dict.fromkeys(told for span in spans for told in unsafe(with_weights(rewards, span.weights))))
+
+
+def rescore(run: RunFolder, changes: Sequence[str]) -> Rescored:
+    """What differs under other settings of the section `rewards`, each as NAME=VALUE.
+
+    They are those by which saved parts are mixed: weights, such as calibration=0.5, credit, baseline and divide_by_std.
+    All else stays as it was, the weights step by step. Raises FileNotFoundError where the run has no rollouts,
+    RecipeError for a change that is none, ValueError for one that no saved rollout can tell of.
     """
-    before = load_recipe(run.recipe).rewards
-    after = load_recipe(run.recipe, [_setting(change) for change in changes]).rewards
-    _refuse_unscorable(before, after)
-    found = [_compared(scores, before, after) for scores in scored_groups(run.stage(3).rollouts)]
-    if not found:
+    before, after, changed = _mixes(run, changes)
+    groups, trained = scored_groups(run.stage(3).rollouts), Mixes.of_run(run)
+    if not groups:
         raise FileNotFoundError(f"{run.stage(3).rollouts} holds no group of two scored responses or more")
+    found = []
+    for group, scores in groups:
+        weights = trained.first_met(group)
+        others = weights.model_copy(update=changed)
+        found.append(_compared(scores, with_weights(before, weights), with_weights(after, others)))
+    spans = trained.spans(max(first_step(group) for group, _ in groups))
     quarters = np.array_split(np.arange(len(found)), min(_PARTS_OF_RUN, len(found)))
-    return before, after, [_change([found[i] for i in quarter]) for quarter in quarters] + [_change(found)]
+    return Rescored(
+        before=(before, spans),
+        after=(after, [replace(span, weights=span.weights.model_copy(update=changed)) for span in spans]),
+        changes=[*(_change([found[i] for i in quarter]) for quarter in quarters), _change(found)],
+    )
 
 
-def scored_groups(folder: Path) -> list[list[Score]]:
-    """Scores of the saved groups with two or more, in the order of admission, each group as it was last sampled."""
-    scores = ([t.score for t in group.trajectories if t.score is not None] for group in saved_groups(folder))
-    return [of_group for of_group in scores if len(of_group) > 1]
+def _mixes(run: RunFolder, changes: Sequence[str]) -> tuple[Rewards, Rewards, dict[str, float]]:
+    """The recipe's mix, the changed one, and the weights among the changes."""
+    names = [change.partition("=")[0].strip().removeprefix("weights.") for change in changes]
+    settings = [f"rewards.{_setting(change)}" for change in changes]
+    before, after = load_recipe(run.recipe).rewards, load_recipe(run.recipe, settings).rewards
+    refuse_null(settings)
+    _refuse_unscorable(names)
+    return before, after, {name: weight for name, weight in after.weights.model_dump().items() if name in names}
 
 
-def rescore_table(before: Rewards, after: Rewards, changes: Sequence[Change]) -> str:
+def scored_groups(folder: Path) -> list[tuple[Group, list[Score]]]:
+    """The saved groups with two scores or more, in the order of admission, each as it was last sampled."""
+    scores = [(group, [t.score for t in group.trajectories if t.score is not None]) for group in saved_groups(folder)]
+    return [(group, of_group) for group, of_group in scores if len(of_group) > 1]
+
+
+def rescore_table(found: Rescored) -> str:
     """The changes as an aligned table, a row for each part of the run and one for all of it."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, header in enumerate(_HEADERS):
         table.add_column(header, justify="right" if number else "left", no_wrap=True)
-    for number, change in enumerate(changes):
-        name = "all" if number == len(changes) - 1 else f"part {number + 1}"
+    for number, change in enumerate(found.changes):
+        name = "all" if number == len(found.changes) - 1 else f"part {number + 1}"
         table.add_row(name, *_cells(change))
     page = StringIO()
     Console(file=page, width=WIDE_ENOUGH, color_system=None).print(table)
     lines = [line.rstrip() for line in page.getvalue().splitlines() if line.strip()]
-    return "\n".join([f"before: {_described(before)}", f"after:  {_described(after)}", *lines, LEGEND])
+    return "\n".join([f"before: {_described(*found.before)}", f"after:  {_described(*found.after)}", *lines, LEGEND])
 
 
-def _described(mix: Rewards) -> str:
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in mix.weights.model_dump().items())
-    return f"{weights}; credit {mix.credit}, baseline {mix.baseline}"
+def _described(mix: Rewards, spans: Sequence[MixSpan]) -> str:
+    alike = all(span.weights == spans[0].weights for span in spans)
+    by_steps = [f"{shown(span.weights)} ({span.shown})" for span in spans]
+    weights = shown(spans[0].weights) if alike else "; ".join(by_steps)
+    divided = ", divide_by_std true" if mix.divide_by_std else ""
+    return f"{weights}; credit {mix.credit}, baseline {mix.baseline}{divided}"
 
 
 def _cells(change: Change) -> list[str]:
@@ -111,18 +161,19 @@ class _Compared:
 
 
 def _setting(change: str) -> str:
-    name = change.partition("=")[0].strip()
-    return f"rewards.{'weights.' if name in RewardWeights.model_fields else ''}{change}"
+    return f"weights.{change}" if change.partition("=")[0].strip() in RewardWeights.model_fields else change
 
 
-def _refuse_unscorable(before: Rewards, after: Rewards) -> None:
-    """Only what happens after the raw parts can be changed afterwards."""
-    fixed = ("reading", "reference", "target", "scoring_rule", "log_clip", "malformed")
-    for name in fixed:
-        if getattr(before, name) != getattr(after, name):
+def _refuse_unscorable(names: Sequence[str]) -> None:
+    """Only what happens after the raw parts, and before the learner, can be changed afterwards."""
+    weights = RewardWeights.model_fields
+    for name in names:
+        if name not in (*weights, *_CHANGEABLE):
+            section = name.partition(".")[0]
+            why = _UNSCORABLE.get(section, "decides the raw parts, and those are as they were saved")
             raise ValueError(
-                f"rewards.{name} decides the raw parts, and those are as they were saved: change a weight "
-                f"({', '.join(RewardWeights.model_fields)}), credit or baseline"
+                f"rewards.{section} {why}: change a weight ({', '.join(weights)}), {', '.join(_CHANGEABLE)}; "
+                "`caliber reward` scores responses anew under any mix"
             )
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from cluster.stage_settings import Settings, changes
 from configs.schema import Recipe
 
 logger = logging.getLogger(__name__)
+
+LogLine = Mapping[str, float | None]
 
 _DONE = "{}-done.json"
 _SETTINGS = "settings.json"  # what the stage's training depends on, and its name
@@ -42,6 +44,12 @@ class StageFolder:
     def rollouts(self) -> Path:
         """Scored groups (stage 3)."""
         return self.path / "rollouts"
+
+    @property
+    def log(self) -> list[LogLine]:
+        """The whole lines of its log, ascending by step; [] where it has not begun."""
+        file = self.path / "log.jsonl"
+        return [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]] if file.exists() else []
 
     @property
     def rows(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -10,14 +10,13 @@ import numpy as np
 
 from cluster.report.drawing import WIDTH, Field, apart, canvas, line, text
 from cluster.report.mixes import MixChange
+from cluster.run_folder import LogLine
 from cluster.svg import Axis
 from rewards.bootstrap import Interval
 
 _LEFT, _RIGHT, _TOP, _HEIGHT, _BELOW = 46.0, 92.0, 18.0, 120.0, 36.0
 _SMOOTHED_FROM = 30  # steps; fewer are drawn as they are
 _WINDOW = 0.05  # share of the steps that a smoothed line is the mean over
-
-LogLine = Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from cluster.live_weights import weights_asked_for
+from cluster.run_folder import LogLine, RunFolder
 from configs.schema import RewardWeights
+from rollout.trajectory import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,17 @@ class MixSpan:
 class Mixes:
     """Weights by step."""
 
-    def __init__(self, log: Sequence[Mapping[str, float | None]], asked: RewardWeights) -> None:
+    def __init__(self, log: Sequence[LogLine], asked: RewardWeights) -> None:
         """`log` are the lines of stage 3, ascending; `asked` are the weights of the step after the last."""
         names = RewardWeights.model_fields
         self._steps = [int(line["step"] or 0) for line in log]
         self._weights = [RewardWeights.model_validate({name: line[f"weight/{name}"] for name in names}) for line in log]
         self._asked = asked
+
+    @classmethod
+    def of_run(cls, run: RunFolder) -> Mixes:
+        """As far as its stage 3 has come."""
+        return cls(run.stage(3).log, weights_asked_for(run))
 
     def at(self, step: int) -> RewardWeights:
         """The weights that `step` was, or will be, trained with."""
@@ -65,8 +73,17 @@ class Mixes:
         ends = [*(first - 1 for first, _ in begun[1:]), None]
         return [MixSpan(first, end, weights) for (first, weights), end in zip(begun, ends, strict=True)]
 
+    def first_met(self, group: Group) -> RewardWeights:
+        """The weights that a group can first have met."""
+        return self.at(first_step(group))
+
     @property
     def changes(self) -> list[MixChange]:
         """Every change between two steps of the log."""
         lines = pairwise(zip(self._steps, self._weights, strict=True))
         return [MixChange(step, before, after) for (_, before), (step, after) in lines if before != after]
+
+
+def first_step(group: Group) -> int:
+    """The earliest that a group can be trained in: version v trains step v + 1, and it holds tokens of its newest."""
+    return 1 + max(span.version for t in group.trajectories for span in t.sample.version_spans)

@@ -48,15 +48,11 @@ def _rows(group: Group, recipe: Recipe, mixes: Mixes) -> Iterator[ResponseRow]:
 
 
 def _worth(group: Group, recipe: Recipe, mixes: Mixes) -> dict[int, Worth]:
-    """What each scored response of a group earned, by its number.
-
-    Version v trains step v + 1, so a group is trained in the step after its newest version at the earliest.
-    """
+    """What each scored response of a group earned, by its number."""
     scored = [(number, t.score) for number, t in enumerate(group.trajectories) if t.score is not None]
     if not scored:
         return {}
-    newest = max(span.version for t in group.trajectories for span in t.sample.version_spans)
-    weights = mixes.at(newest + 1)
+    weights = mixes.first_met(group)
     parts = {name: np.array([score.parts[name] for _, score in scored]) for name in scored[0][1].parts}
     well_formed = np.array([score.malformed is None for _, score in scored])
     totals = combine(parts, well_formed, weights, recipe.rewards.credit).total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from cluster.report.evaluations import STAGES, Evaluation, read_evaluations
 from cluster.report.mixes import Mixes
 from cluster.report.responses import ResponseRow
 from cluster.report.rollouts import rollout_rows
-from cluster.run_folder import RunFolder, StageFolder
+from cluster.run_folder import LogLine, RunFolder, StageFolder
 from cluster.saved_groups import saved_groups
 from configs.load import load_recipe
 from configs.schema import Recipe
@@ -23,8 +22,6 @@ from rollout.prompts import Prompt
 from rollout.readers import DataError, read_prompts
 
 logger = logging.getLogger(__name__)
-
-LogLine = Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ def read_run(path: Path) -> RunData:
     if not run.recipe.exists():
         raise FileNotFoundError(f"{run.path} is no run's folder: it has no {run.recipe.name}")
     recipe = load_recipe(run.recipe)
-    logs = {stage: _log(run.stage(stage)) for stage in STAGES}
+    logs = {stage: run.stage(stage).log for stage in STAGES}
     mixes = Mixes(logs[3], weights_asked_for(run))
     return RunData(
         path=run.path,
@@ -64,12 +61,6 @@ def read_run(path: Path) -> RunData:
         rollouts=rollout_rows(saved_groups(run.stage(3).rollouts), recipe, mixes),
         prompts=_prompts(recipe),
     )
-
-
-def _log(stage: StageFolder) -> list[LogLine]:
-    """The whole lines of a stage's log."""
-    file = stage.path / "log.jsonl"
-    return [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]] if file.exists() else []
 
 
 def _lags(stage: StageFolder) -> tuple[int, CalibrationByLag] | None:
