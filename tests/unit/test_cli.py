@@ -654,6 +654,17 @@ def test_a_reference_that_the_recipes_rule_cannot_read_is_named_with_its_prompt(
     assert told.err.startswith("caliber score: prompt 1: got the reference 'joy', expected a number")
 
 
+def test_a_scorer_without_a_verdict_ends_the_scoring_with_what_it_said(run: Run) -> None:
+    own = ["response: {reasoning_elements: []}", "rewards: {correctness: 'tests.unit.user_scorers:Moody'}"]
+    Path("own.yaml").write_text("\n".join([f"extends: {DEMO}", *own, ""]))
+
+    told = run("score", predictions(numeric("raise", "0.8", "joy")), "--recipe", "own.yaml")
+
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith("caliber score: rewards.correctness of own.yaml gave no verdict: the scorer ")
+    assert told.err.endswith("KeyError: 'no such mood: joy'\n")
+
+
 def test_the_elements_are_the_recipes_where_there_is_one(run: Run) -> None:
     told = run("score", predictions(line("a", ground_truth="a")), "--recipe", DEMO, "--elements")
 
