@@ -2,8 +2,8 @@
 
     python -m rollout.scorer_child PACKAGE.MODULE:CLASS PIPE PARENT SECONDS GIB
 
-Messages are JSON. What comes in is [answer, reference], two texts; what goes out is {"ready": true} once, then
-{"score": a number} or {"failure": a text} for each.
+Messages are JSON. What comes in is [number, answer, reference], the question's number and two texts; what goes out is
+{"ready": true} once, then {"number": the question's, "score": a number} or {"number", "failure": a text} for each.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
-from numbers import Real
 from pathlib import Path
+from typing import SupportsFloat, SupportsIndex
 
 from rollout.lifeline import end_with
 
 TRACE_CHARACTERS = 2000  # of the end of a trace, which says most
 SECONDS_OF_GRACE = 2.0  # for the parent to end a call that takes too long
+OWN_PROCESS = os.getpid()  # what the scorer forks has another
 
 Scorer = Callable[[str, str], object]
 
@@ -43,7 +44,8 @@ def main() -> None:
     _limit_memory(float(gib))
     _send(connection, {"ready": True})
     while (question := _next(connection)) is not None:
-        _send(connection, _answer(scorer, question, float(seconds)))
+        number, *texts = question
+        _send(connection, {"number": number, **_answer(scorer, texts, float(seconds))})
 
 
 def _made(name: str) -> Scorer:
@@ -61,27 +63,30 @@ def _limit_memory(gib: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _next(connection: Connection) -> tuple[str, str] | None:
+def _next(connection: Connection) -> tuple[int, str, str] | None:
     try:
-        answer, reference = json.loads(connection.recv_bytes())
+        number, answer, reference = json.loads(connection.recv_bytes())
     except EOFError:
         return None
-    return answer, reference
+    return number, answer, reference
 
 
-def _answer(scorer: Scorer, question: tuple[str, str], seconds: float) -> dict[str, object]:
+def _answer(scorer: Scorer, question: Sequence[str], seconds: float) -> dict[str, object]:
     # The kernel's own alarm: a regular expression that runs away holds the interpreter, so that no thread of ours,
     # the lifeline neither, could end this process were the parent gone.
     signal.setitimer(signal.ITIMER_REAL, seconds + SECONDS_OF_GRACE)
     try:
-        score = scorer(*question)
-        if not isinstance(score, Real):
-            raise TypeError(f"it returned {score!r:.100}, expected a number in [0, 1]")
-        return {"score": float(score)}
+        return {"score": _number(scorer(*question))}
     except Exception as error:  # noqa: BLE001  # goes to the parent, which raises it
         return {"failure": _trace(error)}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _number(score: object) -> float:
+    if not isinstance(score, SupportsFloat | SupportsIndex):  # a text is neither, though `float` reads it
+        raise TypeError(f"it returned {score!r:.100}, expected a number in [0, 1]")
+    return float(score)
 
 
 def _trace(error: Exception) -> str:
@@ -89,6 +94,8 @@ def _trace(error: Exception) -> str:
 
 
 def _send(connection: Connection, message: dict[str, object]) -> None:
+    if os.getpid() != OWN_PROCESS:
+        os._exit(0)  # a fork of the scorer's that came back here: one process answers
     connection.send_bytes(json.dumps(message).encode())
 
 

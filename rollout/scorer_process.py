@@ -24,6 +24,7 @@ STARTS = 3  # attempts to start a child, before the scorer is taken for broken
 SECONDS_TO_START = 120.0  # large libraries are imported slowly on a busy machine
 SECONDS_TO_END = 5.0  # from closing its files to being gone
 REPLY_BYTES = 2**20  # far above a number, or the end of a trace
+STDERR = 2  # the file itself: `sys.stderr` may have been replaced by what has none
 
 
 class ScorerError(MatchError):
@@ -60,7 +61,7 @@ class ScorerProcess:
         with self._lock:
             child = self._alive()
             try:
-                reply = child.ask([answer, reference], self._seconds)
+                reply = child.ask(answer, reference, self._seconds)
             except _Lost as lost:
                 logger.warning("the process of the scorer %s is replaced: it %s", self._name, lost)
                 self._end()
@@ -125,17 +126,23 @@ class _Child:
             [sys.executable, "-m", "rollout.scorer_child", *words],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdin=subprocess.DEVNULL,
+            stdout=STDERR,  # what a scorer prints is for people, and what this process prints may be for programs
             pass_fds=[handle],
             start_new_session=True,  # so that what the scorer starts can be ended with it
         )
         theirs.close()
         self._ended = os.pidfd_open(self._process.pid)
+        self._asked = 0
 
-    def ask(self, question: list[str], seconds: float) -> dict[str, object]:
-        """The reply to a question. Raises _Lost."""
+    def ask(self, answer: str, reference: str, seconds: float) -> dict[str, object]:
+        """The reply to a question. Raises _Lost, also where it is a reply to another one."""
+        self._asked += 1
         with suppress(OSError):  # it has just ended, which is told in a moment
-            self._pipe.send_bytes(json.dumps(question).encode())
-        return self.reply(seconds)
+            self._pipe.send_bytes(json.dumps([self._asked, answer, reference]).encode())
+        reply = self.reply(seconds)
+        if reply.get("number") != self._asked:
+            raise _Lost("gave an answer to another question than the last")
+        return reply
 
     def reply(self, seconds: float) -> dict[str, object]:
         """The next message of the child. Raises _Lost where none comes in time, or one that is none of ours."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -51,8 +51,14 @@ def test_texts_arrive_as_they_were(text: str) -> None:
         assert echo(text, f"{text}.") == 0.0
 
 
-@pytest.mark.parametrize(("answer", "score"), [("be good", 1.0), ("say true", 1.0), ("say numpy", 0.25)])
-def test_any_real_number_in_the_unit_interval_is_a_score(moody: ScorerProcess, answer: str, score: float) -> None:
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        *[("be good", 1.0), ("say true", 1.0), ("say numpy", 0.25)],
+        *[("say np.bool_", 1.0), ("say an array", 0.25)],
+    ],
+)
+def test_whatever_is_a_number_in_the_unit_interval_is_a_score(moody: ScorerProcess, answer: str, score: float) -> None:
     assert moody(answer, "") == score
 
 
@@ -64,6 +70,9 @@ def test_any_real_number_in_the_unit_interval_is_a_score(moody: ScorerProcess, a
         ("die", f"was ended by signal {signal.SIGABRT.value}"),
         ("take 4 GiB", "MemoryError: Unable to allocate 4.00 GiB"),
         ("say yes", "it returned 'yes', expected a number"),
+        ("say a text", "it returned '0.25', expected a number"),
+        ("say bytes", "it returned b'0.25', expected a number"),
+        ("say two", "TypeError: only "),
         ("say nan", "it returned nan, expected a number"),
         ("say 2", "it returned 2.0, expected a number"),
         ("say less than nothing", "it returned -0.1, expected a number"),
@@ -76,6 +85,41 @@ def test_a_scorer_that_fails_costs_one_call(moody: ScorerProcess, answer: str, c
 
     assert cause in str(raised.value)
     assert moody("be good", "blue") == 1.0
+
+
+@pytest.mark.parametrize("answer", ["fork", "fork and raise"])
+def test_a_scorer_that_forks_answers_a_question_once(answer: str) -> None:
+    with scorer_of("Moody") as moody:
+        before = children()
+        for _ in range(3):
+            with pytest.raises(ScorerError, match="KeyError") if answer != "fork" else nullcontext():
+                moody(answer, "")
+            with pytest.raises(ScorerError, match="it returned 'yes'"):
+                moody("say yes", "")
+        assert moody("say numpy", "") == 0.25
+        assert children() == before
+
+
+def test_a_scorer_that_forks_when_it_is_made_is_one_process() -> None:
+    with scorer_of("ForksWhenMade") as scorer:
+        assert len({scorer("", "") for _ in range(20)}) == 1
+
+
+def test_a_reply_to_an_earlier_question_is_not_taken_for_one_to_the_next() -> None:
+    with scorer_of("Stammers") as stammers:
+        assert stammers("twice", "") == 1.0
+
+        with pytest.raises(ScorerError, match="gave an answer to another question than the last"):
+            stammers("once", "")
+
+        assert stammers("once", "") == 0.0
+
+
+def test_what_a_scorer_prints_is_not_among_what_the_command_prints(capfd: pytest.CaptureFixture[str]) -> None:
+    with scorer_of("Moody") as moody:
+        moody("print", "")
+
+    assert capfd.readouterr() == ("", "printed\n")
 
 
 @pytest.mark.parametrize("answer", ["hang", "hang in the interpreter"])
@@ -189,10 +233,12 @@ scorer(sys.argv[1], "")
 def test_the_death_of_the_parent_ends_a_scorer_that_hangs(answer: str, seconds: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", PARENT, answer, seconds]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as parent:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as parent:
         assert parent.stdout is not None
+        assert parent.stderr is not None
         child = os.pidfd_open(int(parent.stdout.readline()))
-        assert parent.stdout.readline() == "hanging\n"
+        assert parent.stderr.readline() == "hanging\n"
 
         parent.kill()
 

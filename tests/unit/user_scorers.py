@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -53,6 +55,23 @@ class Moody:
                 return True
             case "say numpy":
                 return np.float32(0.25)
+            case "say np.bool_":
+                return np.bool_(True)
+            case "say an array":
+                return np.array(0.25)
+            case "say two":
+                return np.array([0.25, 0.5])
+            case "say a text":
+                return "0.25"
+            case "say bytes":
+                return b"0.25"
+            case "fork":
+                os.fork()
+            case "fork and raise":
+                os.fork()
+                raise KeyError(reference)
+            case "print":
+                print("printed", flush=True)
             case "write into every file":
                 for handle in map(int, os.listdir("/proc/self/fd")):
                     if handle > sys.stderr.fileno():
@@ -80,6 +99,26 @@ class Patient:
     def __call__(self, answer: str, reference: str) -> float:
         time.sleep(0.1)
         return 1.0
+
+
+class ForksWhenMade:
+    """Answers which process it is."""
+
+    def __init__(self) -> None:
+        os.fork()
+
+    def __call__(self, answer: str, reference: str) -> float:
+        return os.getpid() / 2**22  # beyond the highest number of a process
+
+
+class Stammers:
+    """Replies to a question twice, to the pipe that it was told of."""
+
+    def __call__(self, answer: str, reference: str) -> float:
+        if answer == "twice":
+            message = json.dumps({"number": 1, "score": 1.0}).encode()
+            os.write(int(sys.argv[2]), struct.pack("!i", len(message)) + message)
+        return 0.0
 
 
 class DiesWhenMade:
