@@ -3,27 +3,31 @@
     POST {"answer": text, "reference": text}   ->   200 {"score": number in [0, 1]}
 
 Anything else is no verdict. A request that fails for want of the judge (no connection, no answer in time, 408, 429,
-5xx) is sent again; one that it refuses is not.
+5xx) is sent again; one that it refuses is not. Time limits are of whole requests, and one is of them all together.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import time
 from collections.abc import Mapping
 
-from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
-from urllib3.exceptions import HTTPError
+from urllib3 import BaseHTTPResponse, Retry, Timeout
+from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 
 from cluster.breaker import CircuitBreaker
+from cluster.timed_connections import timed_connections
 from cluster.verdicts import Verdicts
 from configs.reward_settings import LONGEST_PAUSE
 from configs.schema import Judge
 from rewards.parts import MatchError
 
 SENT_AGAIN = frozenset({408, 429, *range(500, 600)})
+OF_THE_QUESTION = frozenset({400, 413, 422})  # what is wrong is the question: a judge that says so is well
+SHORTEST = 0.001  # seconds; urllib3 refuses to wait for none, where a pause took a little longer than was left
 BODY_AT_MOST = 4096  # bytes of an answer; no score is longer
 BODY_SHOWN = 200  # bytes of an answer that is none
 
@@ -36,6 +40,10 @@ class JudgePausedError(JudgeError):
     """The judge is not asked at the moment, as it failed too often."""
 
 
+class JudgeRefusedError(JudgeError):
+    """The judge does not take this question, and may well take the next."""
+
+
 class RemoteJudge:
     """A matcher that asks a service. Safe to call from several threads at once, which is what makes it fast."""
 
@@ -45,18 +53,8 @@ class RemoteJudge:
         self._seconds, self._seconds_at_most = settings.seconds_per_request, settings.seconds_at_most
         self._token = _token(settings.token_variable)
         self._headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
-        self._connections = PoolManager(
-            maxsize=settings.requests_at_once,
-            timeout=Timeout(total=settings.seconds_per_request),
-            retries=_Retry(
-                total=settings.attempts - 1,
-                allowed_methods=None,  # POST too: to judge changes nothing
-                status_forcelist=SENT_AGAIN,
-                backoff_factor=settings.seconds_of_backoff,
-                backoff_max=LONGEST_PAUSE,
-                retry_after_max=int(LONGEST_PAUSE),
-            ),
-        )
+        self._attempts, self._backoff = settings.attempts, settings.seconds_of_backoff
+        self._connections = timed_connections(maxsize=settings.requests_at_once, retries=False)
         self._breaker = CircuitBreaker(
             f"the judge at {settings.url}", settings.failures_before_pause, settings.pause_seconds
         )
@@ -75,6 +73,9 @@ class RemoteJudge:
             raise JudgePausedError(f"the judge at {self._url} failed too often and is not asked for a while")
         try:
             verdict = self._score({"answer": answer, "reference": reference})
+        except JudgeRefusedError:
+            self._breaker.succeeded()
+            raise
         except JudgeError as error:
             self._breaker.failed(str(error))
             raise
@@ -82,32 +83,64 @@ class RemoteJudge:
         return verdict
 
     def _score(self, question: Mapping[str, str]) -> float:
-        limit = time.monotonic() + self._seconds_at_most
-        try:
-            with self._connections.request(
-                "POST", self._url, json=question, headers=self._headers, redirect=False, preload_content=False
-            ) as response:
-                body = self._body(response, min(limit, time.monotonic() + self._seconds))
-        except HTTPError as error:
-            raise JudgeError(f"the judge at {self._url} gave no verdict: {error}") from error
-        score = _read_score(response.status, body)
+        with self._answer(question) as response:
+            status, body = response.status, self._body(response)
+        score = _read_score(status, body)
         if score is None:
-            raise JudgeError(
-                f"the judge at {self._url} answered {response.status} {self._shown(body)!r}, expected 200 and "
+            kind = JudgeRefusedError if status in OF_THE_QUESTION else JudgeError
+            raise kind(
+                f"the judge at {self._url} answered {status} {self._shown(body)!r}, expected 200 and "
                 '{"score": a number in [0, 1]}'
             )
         return score
 
-    def _body(self, response: BaseHTTPResponse, limit: float) -> bytes:
-        """An answer, as far as a score may go. Raises JudgeError where it goes on after `limit`, a monotonic time.
+    def _answer(self, question: Mapping[str, str]) -> BaseHTTPResponse:
+        """The beginning of an answer, after as many attempts as it takes and are allowed. Raises JudgeError."""
+        until = time.monotonic() + self._seconds_at_most
+        for attempt in itertools.count(1):
+            asked_for = None
+            try:
+                response = self._sent(question, max(SHORTEST, min(self._seconds, until - time.monotonic())))
+            except HTTPError as error:
+                cause = str(error)
+            else:
+                if response.status not in SENT_AGAIN:
+                    return response
+                response.close()  # unread: the rest of it may be long in coming
+                cause, asked_for = f"it answered {response.status}", _retry_after(response)
+            pause = asked_for or self._pause(attempt)
+            if attempt == self._attempts or time.monotonic() + pause >= until:
+                break
+            time.sleep(pause)
+        raise JudgeError(f"the judge at {self._url} gave no verdict after {attempt} attempts: {cause}")
 
-        The limits of the connections are of each piece: an answer that comes byte by byte would keep all of them.
-        """
+    def _sent(self, question: Mapping[str, str], seconds: float) -> BaseHTTPResponse:
+        return self._connections.request(
+            "POST",
+            self._url,
+            json=question,
+            headers=self._headers,
+            redirect=False,
+            preload_content=False,
+            timeout=Timeout(total=seconds),
+        )
+
+    def _pause(self, attempt: int) -> float:
+        """Seconds after a failed attempt, the first of which is 1; shortened at random by up to half."""
+        return min(LONGEST_PAUSE, self._backoff * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+
+    def _body(self, response: BaseHTTPResponse) -> bytes:
+        """An answer, as far as a score may go. Raises JudgeError where it breaks off, or goes on after its time."""
         body = b""
-        while len(body) <= BODY_AT_MOST and (piece := response.read1(BODY_AT_MOST + 1 - len(body))):
-            body += piece
-            if time.monotonic() > limit:
-                raise JudgeError(f"the judge at {self._url} gave no verdict: its answer is not whole after its time")
+        try:
+            while len(body) <= BODY_AT_MOST and (piece := response.read1(BODY_AT_MOST + 1 - len(body))):
+                body += piece
+        except ReadTimeoutError:
+            raise JudgeError(
+                f"the judge at {self._url} gave no verdict: its answer is not whole after its time"
+            ) from None
+        except HTTPError as error:
+            raise JudgeError(f"the judge at {self._url} gave no verdict: {error}") from error
         return body
 
     def _shown(self, body: bytes) -> bytes:
@@ -115,14 +148,12 @@ class RemoteJudge:
         return (body if self._token is None else body.replace(self._token.encode(), b"***"))[:BODY_SHOWN]
 
 
-class _Retry(Retry):
-    """Pauses before the second attempt too, which the base class sends at once; shortened at random by up to half."""
-
-    RETRY_AFTER_STATUS_CODES = frozenset()  # status_forcelist alone says what is sent again
-
-    def get_backoff_time(self) -> float:
-        pause = self.backoff_factor * 2.0 ** (len(self.history) - 1)
-        return min(self.backoff_max, pause) * random.uniform(0.5, 1.0)
+def _retry_after(response: BaseHTTPResponse) -> float | None:
+    """Seconds that the judge asks to be left alone for, 10 at most; None: it does not say."""
+    try:
+        return Retry(retry_after_max=int(LONGEST_PAUSE)).get_retry_after(response)
+    except InvalidHeader:
+        return None
 
 
 def _read_score(status: int, body: bytes) -> float | None:

@@ -29,24 +29,40 @@ class Server:
     requests: list[dict[str, Any]] = field(default_factory=list)
     silence: threading.Event | None = None  # answers wait for it
     seconds_per_byte: float = 0.0  # of an answer
+    dripping_headers: bool = False  # and not the body alone
     lock: threading.Lock = field(default_factory=threading.Lock)
     hung_up: threading.Event = field(default_factory=threading.Event)  # a client did, before the answer's end
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         with self.lock:
-            self.requests.append({"method": handler.command, "headers": dict(handler.headers), "body": body})
+            self.requests.append(
+                {
+                    "method": handler.command,
+                    "headers": dict(handler.headers),
+                    "body": body,
+                    "client": handler.client_address,
+                }
+            )
             status, text, *headers = self.planned.pop(0) if self.planned else (200, b'{"score": 0.5}')
         if self.silence is not None:
             self.silence.wait()
-        handler.send_response(status)
-        for name, value in (headers[0] if headers else {}).items():
-            handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(text)))
-        handler.end_headers()
-        if not self.seconds_per_byte:
+        if self.dripping_headers:
+            self.drip(
+                handler, b"HTTP/1.1 %d\r\nContent-Length: %d\r\nX-Long: %b\r\n\r\n" % (status, len(text), b"x" * 500)
+            )
+        else:
+            handler.send_response(status)
+            for name, value in (headers[0] if headers else {}).items():
+                handler.send_header(name, value)
+            handler.send_header("Content-Length", str(len(text)))
+            handler.end_headers()
+        if self.seconds_per_byte:
+            self.drip(handler, text)
+        else:
             handler.wfile.write(text)
-            return
+
+    def drip(self, handler: BaseHTTPRequestHandler, text: bytes) -> None:
         for byte in text:
             handler.wfile.write(bytes([byte]))
             threading.Event().wait(self.seconds_per_byte)  # pauses stand for `time.sleep`, the whole process's
@@ -154,7 +170,7 @@ def test_a_pause_is_as_long_as_the_judge_asks_for_within_reason(
 def test_attempts_come_to_an_end(server: Server, judge: Ask) -> None:
     server.planned = [(503, b"")] * 3
 
-    with pytest.raises(JudgeError, match=r"gave no verdict: .*too many 503 error responses"):
+    with pytest.raises(JudgeError, match=r"gave no verdict after 3 attempts: it answered 503$"):
         judge(attempts=3)("a", "b")
 
     assert len(server.requests) == 3
@@ -240,6 +256,69 @@ def test_a_judge_whose_answer_drips_is_given_up_in_its_time(server: Server, judg
     assert server.hung_up.wait(30)
 
 
+def test_what_a_judge_in_trouble_says_at_length_is_not_waited_for(server: Server, judge: Ask) -> None:
+    server.seconds_per_byte, server.planned = 0.05, [(503, b"x" * 500), RIGHT]
+    began = time.monotonic()
+
+    assert judge(seconds_per_request=30.0)("a", "b") == 1.0
+
+    assert time.monotonic() - began < 10.0  # the whole of it would take 25 s
+    assert server.hung_up.wait(30)
+
+
+def test_a_judge_whose_headers_drip_is_given_up_in_its_time(server: Server, judge: Ask) -> None:
+    server.seconds_per_byte, server.dripping_headers = 0.05, True
+    began = time.monotonic()
+
+    with pytest.raises(JudgeError, match=r"gave no verdict after 2 attempts: .*timed out"):
+        judge(seconds_per_request=0.5, attempts=2)("a", "b")
+
+    assert time.monotonic() - began < 10.0  # the whole of them would take 25 s each time
+    assert len(server.requests) == 2
+
+
+def test_headers_and_body_that_drip_have_one_time_together(server: Server, judge: Ask) -> None:
+    server.seconds_per_byte, server.dripping_headers = 0.002, True  # more than a second until the body
+    server.planned = [(200, b'{"score": 1}' + b" " * 4000)]
+    began = time.monotonic()
+
+    with pytest.raises(JudgeError, match="its answer is not whole after its time"):
+        judge(seconds_per_request=4.0)("a", "b")
+
+    assert time.monotonic() - began < 5.0
+
+
+def test_a_connection_is_used_again_with_the_whole_of_its_time(server: Server, judge: Ask) -> None:
+    asked = judge(seconds_per_request=2.0)
+    server.seconds_per_byte, server.planned = 0.1, [RIGHT] * 3  # each takes more than half of it
+
+    assert [asked(answer, "b") for answer in "abc"] == [1.0] * 3
+
+    assert len({request["client"] for request in server.requests}) == 1
+
+
+def test_a_pause_that_cannot_be_read_is_none_that_was_asked_for(
+    server: Server, judge: Ask, pauses: list[float]
+) -> None:
+    server.planned = [(503, b"", {"Retry-After": "soon"}), RIGHT]
+
+    assert judge(seconds_of_backoff=1.0)("a", "b") == 1.0
+
+    assert 0.5 <= pauses[0] <= 1.0
+
+
+def test_attempts_end_when_no_time_is_left_for_another(
+    server: Server, judge: Ask, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judge, "seconds_at_most", 5.0)
+    server.planned = [(503, b"", {"Retry-After": "3"}), (503, b"", {"Retry-After": "7"}), RIGHT]
+
+    with pytest.raises(JudgeError, match="gave no verdict after 2 attempts: it answered 503"):
+        judge(attempts=3)("a", "b")
+
+    assert pauses == [3]
+
+
 def test_an_answer_that_drips_and_is_whole_in_time_is_a_verdict(server: Server, judge: Ask) -> None:
     server.seconds_per_byte, server.planned = 0.01, [RIGHT]
 
@@ -279,6 +358,31 @@ def test_a_judge_that_fails_too_often_is_not_asked_until_a_trial_succeeds(
 
     now[0] = 2000.0
     assert [asked(answer, "") for answer in "abcd"] == [0.5] * 4
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_judge_that_refuses_questions_is_well(server: Server, judge: Ask, status: int) -> None:
+    server.planned = [(status, b"too long")] * 3 + [(500, b"")] + [(status, b"too long")] + [(500, b""), RIGHT]
+    asked = judge(attempts=1, failures_before_pause=2)
+
+    for answer in "abcdef":
+        with pytest.raises(JudgeError, match="answered"):
+            asked(answer, "")
+
+    assert asked("g", "") == 1.0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_judge_that_takes_no_question_at_all_is_paused(server: Server, judge: Ask, status: int) -> None:
+    server.planned = [(status, b"")] * 2
+    asked = judge(failures_before_pause=2)
+
+    for answer in "ab":
+        with pytest.raises(JudgeError, match="answered"):
+            asked(answer, "")
+
+    with pytest.raises(JudgePausedError):
+        asked("c", "")
 
 
 def test_a_verdict_is_remembered_also_while_the_judge_is_paused(server: Server, judge: Ask) -> None:
