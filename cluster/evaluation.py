@@ -31,7 +31,7 @@ class Evaluated:
     """What came of one evaluation file."""
 
     rows: Sequence[PredictionRow]
-    held: Outcomes  # of each row in turn: one for a label, `annotator_draws` for counts
+    held: Outcomes  # of each row in turn, but the unscored: one for a label, `annotator_draws` for counts
     metrics: Mapping[str, Metrics]  # by task
 
 
@@ -73,6 +73,7 @@ async def evaluate(
                 settings.seed,
                 require_confidence=require_confidence,
                 matches=matches,
+                at_once=recipe.rewards.answers_at_once,
             )
         found[name] = by_task(held, settings.bins)
         write_metrics(folder / "metrics.json", found[name])

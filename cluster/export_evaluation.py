@@ -51,6 +51,7 @@ def read_evaluations(source: Source) -> list[Evaluated]:
                 settings.seed,
                 require_confidence=source.states_confidence,
                 matches=matches,
+                at_once=source.recipe.rewards.answers_at_once,
             )
             if len(distinct_prompts(held)) > 1:
                 found.append(_evaluated(source, name, rows, held))

@@ -7,11 +7,8 @@ reverses the order of two confidences.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import compress
 
 import numpy as np
 
@@ -23,11 +20,8 @@ from configs.choices import Reference
 from configs.schema import Recipe
 from rewards.abstention import Guarantee, Threshold, guaranteed_threshold
 from rewards.outcomes import Outcomes
-from rewards.parts import Matcher, MatchError
 from rewards.recalibration import Fit, Recalibrate, isotonic, temperature
 from rollout.prompts import Prompt
-
-logger = logging.getLogger(__name__)
 
 MAPS: Mapping[str, Fit] = {"isotonic": isotonic, "temperature": temperature}
 
@@ -114,7 +108,7 @@ def fit(
                 f"no response to {len(prompts)} held-out rows is well formed and was judged: there is nothing to fit"
             )
         recalibrate = MAPS[scale](readable.confidence, readable.correct)
-    return Fitted(len(held), len(prompts) - len(held), guarantee, threshold, recalibrate)
+    return Fitted(len(held), len(held.unscored), guarantee, threshold, recalibrate)
 
 
 def _outcomes(recipe: Recipe, prompts: Sequence[Prompt], voted: Sequence[Voted]) -> Outcomes:
@@ -126,25 +120,9 @@ def _outcomes(recipe: Recipe, prompts: Sequence[Prompt], voted: Sequence[Voted])
     by_label, readings = _by_label(recipe), [one.reading for one in voted]
     rows = [PredictionRow(p.prompt_id, p.task, p.candidates, p.label, {} if by_label else p.counts) for p in prompts]
     with opened(recipe.rewards, recipe.reward_service) as matches:
-        agrees = cache(matches)
-        judged = [_is_judged(row, reading.answer, agrees) for row, reading in zip(rows, readings, strict=True)]
-        kept = list(compress(rows, judged)), list(compress(readings, judged))
-        return hold(*kept, 1, recipe.evaluation.seed, matches=agrees)
+        at_once = recipe.rewards.answers_at_once
+        return hold(rows, readings, 1, recipe.evaluation.seed, matches=matches, at_once=at_once)
 
 
 def _by_label(recipe: Recipe) -> bool:
     return recipe.rewards.reference is Reference.LABEL
-
-
-def _is_judged(row: PredictionRow, answer: str | None, matches: Matcher) -> bool:
-    """Whether the matcher comes to a verdict on all that the answer may be held against; None needs no verdict."""
-    if answer is None:
-        return True
-    voted_for = [name for name, votes in row.counts.items() if votes]
-    try:
-        for reference in voted_for or filter(None, [row.label]):
-            matches(answer, reference)
-    except MatchError as error:
-        logger.warning("held-out row %r is left out: %s", row.prompt_id, error)
-        return False
-    return True

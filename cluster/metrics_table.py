@@ -28,7 +28,13 @@ a threshold keeps with 10% of them wrong. Distinct: confidences that at least 1%
 def metrics_table(named: Sequence[tuple[str, Metrics]]) -> str:
     """The table, with a legend under it; shares and scores are fractions of 1, ECE in percent points."""
     rows = [(name, *cells(found).values()) for name, found in named]
-    return "\n".join([aligned([header for header, _ in _COLUMNS], rows), LEGEND])
+    left_out = [f"{name}: {unscored(found)}" for name, found in named if found.unscored]
+    return "\n".join([aligned([header for header, _ in _COLUMNS], rows), *left_out, LEGEND])
+
+
+def unscored(found: Metrics) -> str:
+    """How many responses are in none of the numbers, and why: a line behind their name."""
+    return f"responses that rewards.correctness failed on (see the log), in no number here: {found.unscored}"
 
 
 def cells(found: Metrics) -> dict[str, str]:

@@ -140,6 +140,8 @@ class Card:
                 f"{self.source.recipe.evaluation.samples_per_prompt}; judgements they were held against: "
                 f"{len(one.held)}, {malformed:.1f}% of them for malformed responses: wrong, and without a confidence."
             )
+            if one.held.unscored:
+                yield f"Other responses, on which there is no verdict, in no number here: {len(one.held.unscored)}."
             yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
             if one.diagram is not None:
                 yield f"![Reliability diagram]({one.diagram_file})"

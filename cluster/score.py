@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
-from cluster.predictions import PredictionRow
+from cluster.predictions import ERRORS_SHOWN, PredictionRow
 from configs.schema import Response
 from rewards.correctness import draw_annotator, is_correct, majority, share
 from rewards.outcomes import Outcomes
 from rewards.parse import parse
-from rewards.parts import Matcher, agreement
+from rewards.parts import Matcher, MatchError, agreement
+
+logger = logging.getLogger(__name__)
 
 RIGHT = 0.5  # of a matcher that gives degrees
 
@@ -37,6 +40,7 @@ def outcomes(
     *,
     require_confidence: bool = True,
     matches: Matcher = is_correct,
+    at_once: int = 1,
 ) -> Outcomes:
     """Hold each response against its label or, where there are counts, against fresh annotators.
 
@@ -44,11 +48,13 @@ def outcomes(
     of them and a row with a label one. The draws depend on the seed and on the rows' counts and
     order, not on the responses: two models on the same prompts meet the same annotators.
     Without `require_confidence` (a stage-1 model) no confidence is taken, even if one is stated.
-    `matches` says whether an answer is right: from one half on it is. What it raises ends the scoring;
-    of a ValueError the prompt is named.
+    `matches` says whether an answer is right: from one half on it is. It is asked of `at_once` rows at a time, more
+    than one where it waits for others and may be called from several threads. A row on whose answer it comes to no
+    verdict (MatchError) has no outcome; which those are is logged, and `unscored` in what is returned. Of a ValueError
+    the prompt is named.
     """
     readings = [_read(row, response, require_confidence) for row in rows]
-    return hold(rows, readings, annotator_draws, seed, matches=matches)
+    return hold(rows, readings, annotator_draws, seed, matches=matches, at_once=at_once)
 
 
 def hold(
@@ -58,17 +64,21 @@ def hold(
     seed: int,
     *,
     matches: Matcher = is_correct,
+    at_once: int = 1,
 ) -> Outcomes:
     """`outcomes` of rows whose responses have been read: one reading a row, however it was come by."""
     if annotator_draws < 1:
         raise ValueError(f"got annotator_draws = {annotator_draws}, expected 1 or more")
     rng, agrees = np.random.default_rng(seed), cache(matches)
-    shares = [_share_of_answer(row, reading.answer, agrees) for row, reading in zip(rows, readings, strict=True)]
-    held = [
-        (row, reading, share_of_it, truth)
-        for row, reading, share_of_it in zip(rows, readings, shares, strict=True)
-        for truth in _truths(row, annotator_draws, rng)
-    ]
+    failures = _failures(rows, [reading.answer for reading in readings], agrees, at_once)
+    # Drawn for every row: which are left out must not change the annotators that the others meet.
+    truths = [_truths(row, annotator_draws, rng) for row in rows]
+    shares = {
+        number: _share_of_answer(row, reading.answer, agrees)
+        for number, (row, reading) in enumerate(zip(rows, readings, strict=True))
+        if number not in failures
+    }
+    held = [(rows[i], readings[i], share_of_it, truth) for i, share_of_it in shares.items() for truth in truths[i]]
     return Outcomes(
         prompt_id=[row.prompt_id for row, _, _, _ in held],
         task=[row.task for row, _, _, _ in held],
@@ -79,21 +89,11 @@ def hold(
         best_share=np.array([_best_share(row) for row, _, _, _ in held], dtype=np.float64),
         token_probability=np.array([reading.token_probability for _, reading, _, _ in held], dtype=np.float64),
         cause=[reading.cause for _, reading, _, _ in held],
-        matched=np.array([_is_right(row, reading.answer, truth, agrees) for row, reading, _, truth in held], np.bool_),
+        matched=np.array(
+            [r.answer is not None and agrees(r.answer, truth) >= RIGHT for _, r, _, truth in held], np.bool_
+        ),
+        unscored={number: rows[number].task for number in failures},
     )
-
-
-def _is_right(row: PredictionRow, answer: str | None, truth: str, matches: Matcher) -> bool:
-    with _named(row):
-        return answer is not None and matches(answer, truth) >= RIGHT
-
-
-@contextmanager
-def _named(row: PredictionRow) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # a reference that the matcher cannot read
-        raise ValueError(f"prompt {row.prompt_id}: {error}") from error
 
 
 def _read(row: PredictionRow, response: Response, require_confidence: bool) -> Reading:
@@ -112,6 +112,38 @@ def _read(row: PredictionRow, response: Response, require_confidence: bool) -> R
     )
 
 
+def _failures(
+    rows: Sequence[PredictionRow], answers: Sequence[str | None], matches: Matcher, at_once: int
+) -> dict[int, MatchError]:
+    """Why the matcher comes to no verdict on a row's answer, by the row's place. It is asked all that it will be."""
+    ask = partial(_failure, matches=matches)
+    if at_once == 1:
+        found = list(map(ask, rows, answers))
+    else:
+        with ThreadPoolExecutor(at_once) as threads:
+            found = list(threads.map(ask, rows, answers))
+    failures = {number: error for number, error in enumerate(found) if error is not None}
+    for number, error in list(failures.items())[:ERRORS_SHOWN]:
+        logger.warning("a response to %r is left out: %s", rows[number].prompt_id, error)
+    if len(failures) > ERRORS_SHOWN:
+        logger.warning("%d of %d responses are left out in all", len(failures), len(rows))
+    return failures
+
+
+def _failure(row: PredictionRow, answer: str | None, matches: Matcher) -> MatchError | None:
+    if answer is None:  # which needs no verdict
+        return None
+    voted_for = [name for name, votes in row.counts.items() if votes]
+    try:
+        for reference in voted_for or filter(None, [row.label]):
+            matches(answer, reference)
+    except MatchError as error:
+        return error
+    except ValueError as error:  # a reference that the matcher cannot read
+        raise ValueError(f"prompt {row.prompt_id}: {error}") from error
+    return None
+
+
 def _or_nan(number: float | None) -> float:
     return np.nan if number is None else number
 
@@ -119,8 +151,7 @@ def _or_nan(number: float | None) -> float:
 def _share_of_answer(row: PredictionRow, answer: str | None, matches: Matcher) -> float:
     if not row.counts:
         return np.nan
-    with _named(row):
-        return 0.0 if answer is None else agreement(answer, row.counts, matches)
+    return 0.0 if answer is None else agreement(answer, row.counts, matches)
 
 
 def _best_share(row: PredictionRow) -> float:

@@ -30,7 +30,11 @@ class Answered:
 
 
 def answered(rows: Sequence[PredictionRow], held: Outcomes, annotator_draws: int) -> list[Answered]:
-    """Each response with its outcomes, which `held` has in the rows' order, one for a label and one for each draw."""
+    """Each response that is scored, with its outcomes.
+
+    `held` has them in the rows' order, one for a label and one for each draw.
+    """
+    rows = [row for place, row in enumerate(rows) if place not in held.unscored]
     sizes = [annotator_draws if row.counts else 1 for row in rows]
     ends = np.cumsum(sizes)
     correct = held.correct

@@ -98,7 +98,14 @@ def _found(trial: Trial, name: str) -> dict[str, Interval]:
     recipe, settings = trial.recipe, trial.recipe.evaluation
     rows = read_predictions(trial.run.stage(3).evaluation(name) / "predictions.jsonl")
     with opened(recipe.rewards, recipe.reward_service) as matches:
-        held = outcomes(rows, recipe.response, settings.annotator_draws, settings.seed, matches=matches)
+        held = outcomes(
+            rows,
+            recipe.response,
+            settings.annotator_draws,
+            settings.seed,
+            matches=matches,
+            at_once=recipe.rewards.answers_at_once,
+        )
     return intervals(held, seed=settings.seed, bins=settings.bins)
 
 

@@ -203,6 +203,11 @@ class Rewards(Section):
         return self
 
     @property
+    def answers_at_once(self) -> int:
+        """Answers whose correctness is asked for at a time: more than one where that is to wait for a service."""
+        return 1 if self.judge is None else self.judge.requests_at_once
+
+    @property
     def own_scorer(self) -> bool:
         """Whether correctness is said by a class of the user's."""
         return self.correctness not in list(Correctness)

@@ -42,6 +42,7 @@ class Metrics:
     n: int  # outcomes
     n_confident: int  # outcomes with a readable confidence
     n_counted: int  # outcomes whose annotators' votes are known
+    unscored: int = 0  # responses without a verdict and so without outcomes, where `rewards.tasks.by_task` counted them
 
     accuracy: float | None = None
     balanced_accuracy: float | None = None  # mean recall of the classes that occur as truth

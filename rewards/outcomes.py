@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ class Outcomes:
     A response held against several annotators is several outcomes. Raises ValueError where
     lengths differ, a number is neither nan nor in [0, 1], a truth is empty, or a malformed
     response has a confidence.
+    A response without a verdict has no outcome; it is `unscored`, by its place among all responses.
     """
 
     prompt_id: Sequence[str]  # [n]
@@ -32,6 +33,7 @@ class Outcomes:
     token_probability: NDArray[np.float64] | None = None  # [n] of the answer's tokens; nan: malformed or unknown
     cause: Sequence[str | None] | None = None  # [n] why it is malformed; None: it is not, or unknown
     matched: NDArray[np.bool_] | None = None  # [n] whether the answer is right, by another rule than being the truth
+    unscored: Mapping[int, str] = field(default_factory=dict)  # tasks, by place, of responses without an outcome
 
     def __post_init__(self) -> None:
         numbers = [name for name in _NUMBERS if getattr(self, name) is not None]
@@ -80,7 +82,7 @@ class Outcomes:
         return most
 
     def where(self, mask: NDArray[np.bool_]) -> Outcomes:
-        """The outcomes at which mask [n] is true, in order."""
+        """The outcomes at which mask [n] is true, in order; of responses without outcomes it says nothing."""
         kept = np.flatnonzero(mask)
         return Outcomes(
             prompt_id=[self.prompt_id[i] for i in kept],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from rewards.vecbench import GROUPS
 MACRO = "macro"
 OVERALL = "overall"
 
-_SIZES = ("n", "n_confident", "n_counted")
+_SIZES = ("n", "n_confident", "n_counted", "unscored")
 _SETTINGS = ("ece_bins", "log_loss_clip")
 _NOT_AVERAGED = ("distinct_confidences", "malformed_causes")  # tasks may have the same ones or others
 
@@ -25,15 +25,20 @@ def by_task(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
 
     VECBench's groups follow, those of which there are tasks; "macro" of several tasks; "overall" of all outcomes.
     """
-    tasks = np.array(outcomes.task, dtype=np.object_)
-    names = list(dict.fromkeys(outcomes.task))
+    unscored = outcomes.unscored.values()
+    names = list(dict.fromkeys([*outcomes.task, *unscored]))
     if taken := {MACRO, OVERALL, *GROUPS}.intersection(names):
         raise ValueError(f'got a task named "{min(taken)}", which names the metrics of several tasks; rename the task')
-    found = {name: metrics(outcomes.where(tasks == name), bins) for name in names}
+
+    def of(members: Sequence[str]) -> Metrics:
+        theirs = np.array([task in members for task in outcomes.task], dtype=np.bool_)
+        return replace(metrics(outcomes.where(theirs), bins), unscored=sum(task in members for task in unscored))
+
+    found = {name: of([name]) for name in names}
     together = {MACRO: macro(list(found.values()))} if len(found) > 1 else {}
     groups = {group: members for group, members in GROUPS.items() if not set(members).isdisjoint(names)}
-    pooled = {group: metrics(outcomes.where(np.isin(tasks, members)), bins) for group, members in groups.items()}
-    return found | pooled | together | {OVERALL: metrics(outcomes, bins)}
+    pooled = {group: of(list(members)) for group, members in groups.items()}
+    return found | pooled | together | {OVERALL: of(names)}
 
 
 def macro(tasks: Sequence[Metrics]) -> Metrics:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.matchers import opened
 from cluster.metrics_files import read_baselines, read_metrics
@@ -111,8 +112,9 @@ def _rows(
     predictions: list[PredictionRow], held: Outcomes | None, stage: int, name: str, recipe: Recipe
 ) -> Iterator[ResponseRow]:
     correct = None if held is None else held.correct
+    unscored = {} if held is None else held.unscored
     place = 0  # of the row's first outcome
-    for row in predictions:
+    for number, row in enumerate(predictions):
         parsed = parse(
             row.response,
             recipe.response,
@@ -120,7 +122,8 @@ def _rows(
             truncated=row.truncated,
             require_confidence=stage != 1,
         )
-        ends = place + (recipe.evaluation.annotator_draws if row.counts else 1)
+        outcomes_of_it = 0 if number in unscored else recipe.evaluation.annotator_draws if row.counts else 1
+        ends = place + outcomes_of_it
         yield ResponseRow(
             source=_title(stage, name),
             file=recipe.data.evaluation[name],
@@ -130,12 +133,16 @@ def _rows(
             text=row.response,
             answer=parsed.answer,
             confidence=parsed.confidence if stage != 1 else None,
-            correct=None if correct is None or parsed.answer is None else float(np.mean(correct[place:ends])),
+            correct=None if correct is None or parsed.answer is None else _mean(correct[place:ends]),
             malformed=None if parsed.malformed is None else parsed.malformed.value,
             answer_span=parsed.answer_span,
             confidence_span=parsed.confidence_span,
         )
         place = ends
+
+
+def _mean(correct: NDArray[np.bool_]) -> float | None:
+    return float(np.mean(correct)) if len(correct) else None
 
 
 def _title(stage: int, name: str) -> str:

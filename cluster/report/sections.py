@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from cluster.live_weights import shown
+from cluster.metrics_table import unscored
 from cluster.report.curves import RL_PANELS, SFT_PANELS, curves
 from cluster.report.evaluations import STAGES
 from cluster.report.lag_chart import lag_chart
@@ -59,6 +60,9 @@ def evaluation_section(run: RunData) -> Iterator[Element]:
         yield node("div", {"class": "grid"}, *diagrams)
     for why in dict.fromkeys(one.unjudged for one in run.evaluations if one.unjudged is not None):
         yield node("p", {"class": "note"}, f"There are no diagrams and no intervals: {why}.")
+    for one in run.evaluations:
+        if one.metrics.unscored:
+            yield node("p", {"class": "note"}, f"{one.title}: {unscored(one.metrics)}.")
     yield stage_table(run.evaluations)
 
 

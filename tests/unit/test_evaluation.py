@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cluster.matchers
 from cluster.evaluation import evaluate
 from cluster.metrics_files import read_baselines, read_metrics, write_metrics
 from cluster.metrics_table import LEGEND, metrics_table
@@ -212,6 +214,56 @@ def test_predictions_are_kept_where_scoring_them_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_a_response_that_the_scorer_fails_on_costs_itself_and_is_counted(tmp_path: Path) -> None:
+    asked = replace(prompt("p0", label="true"), candidates=())
+
+    found = one_file(
+        tmp_path,
+        [said("raise", 0.5), said("say true", 0.5)],
+        "rewards.correctness=tests.unit.user_scorers:Moody",
+        of=asked,
+    )
+
+    assert (found[OVERALL].n, found[OVERALL].unscored, found[OVERALL].accuracy) == (1, 1, 1.0)
+    assert read_metrics(tmp_path / "metrics.json") == found
+    assert "overall: responses that rewards.correctness failed on" in metrics_table(list(found.items()))
+
+
+def test_an_evaluation_without_any_verdict_has_no_numbers_and_says_so(tmp_path: Path) -> None:
+    asked = replace(prompt("p0", label="true"), candidates=())
+    scorer = "rewards.correctness=tests.unit.user_scorers:Moody"
+
+    found = one_file(tmp_path, [said("raise", 0.5)] * 2, scorer, of=asked)
+
+    assert found[OVERALL] == Metrics(n=0, n_confident=0, n_counted=0, unscored=2)
+    assert read_baselines(tmp_path) == {}
+
+
+def test_a_judges_questions_of_an_evaluation_are_asked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+
+    class Judge:
+        def __init__(self, *_: object) -> None: ...
+
+        def __call__(self, answer: str, reference: str, /) -> float:
+            together.wait(30)
+            return 1.0
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(cluster.matchers, "RemoteJudge", Judge)
+    asked = replace(prompt("p0", label="x"), candidates=())
+
+    found = one_file(
+        tmp_path,
+        [said("a", 0.5), said("b", 0.5)],
+        "rewards={correctness: judge, judge: {url: 'https://judge', requests_at_once: 2}}",
+        of=asked,
+    )
+
+    assert found[OVERALL].accuracy == 1.0
+
+
 def test_a_row_holds_the_probability_of_the_answers_tokens_and_none_where_there_is_no_answer(tmp_path: Path) -> None:
     without = "<think>it smiles</think><answer>a</answer>"
 
@@ -251,7 +303,7 @@ def test_the_metrics_of_an_evaluation_are_read_back(tmp_path: Path) -> None:
 
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 10**9)
-SIZES = dict.fromkeys(("n", "n_confident", "n_counted"), COUNT)
+SIZES = dict.fromkeys(("n", "n_confident", "n_counted", "unscored"), COUNT)
 OTHERS = {found.name: NUMBER for found in fields(Metrics) if found.name not in SIZES}
 
 
@@ -276,6 +328,7 @@ def test_what_is_undefined_is_null_for_other_readers(tmp_path: Path) -> None:
         "n": 3,
         "n_confident": 0,
         "n_counted": 0,
+        "unscored": 0,
         "accuracy": 0.5,
     }
 

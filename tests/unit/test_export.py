@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor
 
+import cluster.export_evaluation
 from cluster.card_training import training
 from cluster.cli import main
 from cluster.export import Form, export
@@ -30,6 +32,7 @@ from configs.schema import Engine, Recipe
 from learner.adapter_files import Adapter
 from learner.architecture import size_of
 from rewards.parse import parse
+from rewards.parts import MatchError
 from rewards.tasks import OVERALL, by_task
 from rollout.chat import ChatFormat
 from tests.unit.finished_run import CANDIDATES, DEMO, LIMITS, RESPONSES, finished_run
@@ -249,6 +252,21 @@ def test_the_metrics_are_those_that_the_evaluation_has(recipe: Recipe, exported:
     assert "Prompts: 12; " in shown and "50.0% of them" in shown
     assert "![Reliability diagram](reliability-seen.svg)" in shown
     assert len(ElementTree.parse(exported / "reliability-seen.svg").findall("./{*}g")) == 2  # 0.35 and 0.80
+
+
+def test_responses_without_a_verdict_are_counted_beside_the_numbers(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def matches(answer: str, reference: str, /) -> float:
+        if reference == "neutral":
+            raise MatchError("no verdict on what is neutral")
+        return float(answer == reference)
+
+    monkeypatch.setattr(cluster.export_evaluation, "opened", lambda *_: nullcontext(matches))
+
+    export(Source.of(Path(recipe.output), None), tmp_path / "exported", Form.MERGED, Check())
+
+    assert "Other responses, on which there is no verdict, in no number here: 2." in card(tmp_path / "exported")
 
 
 def test_the_rewards_are_those_of_the_log_and_a_change_of_weights_is_told(exported: Path) -> None:

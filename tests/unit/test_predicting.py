@@ -410,9 +410,9 @@ def test_held_out_rows_whose_answers_a_scorer_fails_on_are_left_out_and_counted(
     first, second = str(told[0].told()).splitlines()
     assert first.startswith("2 of 60 held-out rows are left out: rewards.correctness failed on their answers")
     assert "58 of 58 held-out rows, 0 of them wrong" in second
-    assert "held-out row 'h0' is left out: the scorer tests.unit.user_scorers:Moody failed: " in caplog.text
+    assert "a response to 'h0' is left out: the scorer tests.unit.user_scorers:Moody failed: " in caplog.text
     assert (
-        "held-out row 'h1' is left out: the scorer tests.unit.user_scorers:Moody gave no answer in 1 s" in caplog.text
+        "a response to 'h1' is left out: the scorer tests.unit.user_scorers:Moody gave no answer in 1 s" in caplog.text
     )
 
 

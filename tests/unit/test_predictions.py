@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from cluster.metrics_table import metrics_table
 from cluster.predictions import (
+    ERRORS_SHOWN,
     PredictionRow,
     PredictionsError,
     read_predictions,
@@ -26,7 +28,8 @@ from cluster.score import outcomes
 from configs.schema import Response
 from rewards.matching import is_same_number
 from rewards.metrics import Metrics, metrics
-from rewards.tasks import MACRO, OVERALL
+from rewards.parts import MatchError
+from rewards.tasks import MACRO, OVERALL, by_task
 from tests.unit.score_file import score_file
 
 FORM = Response(reasoning_elements=("element",))
@@ -422,3 +425,76 @@ def test_runs_are_compared_on_the_same_questions_alone() -> None:
     for first, second in (([ASKED], [other]), ([ASKED, other], [ASKED])):
         with pytest.raises(ValueError, match=r"1 prompts are not .* 'p', which do not have the same ground_truth;"):
             refuse_other_questions(first, second)
+
+
+class Reluctant:
+    """Comes to no verdict on some answers."""
+
+    def __init__(self, *on: str) -> None:
+        self.on = on
+
+    def __call__(self, answer: str, reference: str, /) -> float:
+        if answer in self.on:
+            raise MatchError(f"nothing to say of {answer}")
+        return float(answer == reference)
+
+
+def test_a_response_without_a_verdict_is_left_out_and_counted_by_its_task(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [replace(one, task=task) for one, task in zip(numbers("42", "41", "40"), "xyx", strict=True)]
+
+    held = outcomes(rows, FORM, 1, 0, matches=Reluctant("41", "40"))
+
+    assert (held.answer, held.unscored) == (["42"], {1: "y", 2: "x"})
+    found = by_task(held)
+    assert {task: (of.n, of.unscored, of.accuracy) for task, of in found.items()} == {
+        "x": (1, 1, 1.0),
+        "y": (0, 1, None),
+        MACRO: (1, 2, None),
+        OVERALL: (1, 2, 1.0),
+    }
+    assert caplog.messages == [f"a response to '{name}' is left out: nothing to say of {name}" for name in ("41", "40")]
+
+
+def test_of_many_responses_without_a_verdict_a_few_are_named_and_all_counted(caplog: pytest.LogCaptureFixture) -> None:
+    held = outcomes(numbers("42", *["41"] * 50), FORM, 1, 0, matches=Reluctant("41"))
+
+    assert (len(held), len(held.unscored)) == (1, 50)
+    assert len(caplog.messages) == ERRORS_SHOWN + 1
+    assert caplog.messages[-1] == "50 of 51 responses are left out in all"
+
+
+def test_a_response_that_is_left_out_does_not_change_whom_the_others_meet() -> None:
+    rows = [row("negative"), row("positive"), row("positive")]
+
+    all_of_them = outcomes(rows, FORM, 5, seed=3, matches=Reluctant())
+    without = outcomes(rows, FORM, 5, seed=3, matches=Reluctant("negative"))
+
+    assert without.truth == all_of_them.truth[5:]
+    assert (without.share == all_of_them.share[5:]).all()
+
+
+def test_a_response_without_an_answer_needs_no_verdict() -> None:
+    held = outcomes([replace(row(), response="no tags")], FORM, 2, 0, matches=Reluctant("positive"))
+
+    assert (len(held), held.unscored) == (2, {})
+
+
+def test_what_a_matcher_waits_for_is_waited_for_together() -> None:
+    together = threading.Barrier(3)
+
+    def waits(answer: str, reference: str, /) -> float:
+        together.wait(30)
+        return float(answer == reference)
+
+    held = outcomes(numbers("42", "41", "40"), FORM, 1, 0, matches=waits, at_once=3)
+
+    assert held.correct.tolist() == [True, False, False]
+
+
+def test_under_the_table_stands_how_many_responses_are_in_no_number() -> None:
+    bare = Metrics(n=7, n_confident=0, n_counted=0, accuracy=1.0)
+
+    told = metrics_table([("stage 1", bare), ("stage 3", replace(bare, unscored=2))])
+
+    (line,) = [line for line in told.splitlines() if "no number" in line]
+    assert line == "stage 3: responses that rewards.correctness failed on (see the log), in no number here: 2"

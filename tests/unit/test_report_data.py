@@ -120,6 +120,25 @@ def test_a_scorer_of_the_recipes_own_is_asked_again(tmp_path: Path) -> None:
         assert (one.unjudged, {row.correct for row in one.rows}) == (None, {0.0, 1.0})
 
 
+def test_a_response_that_a_scorer_fails_on_is_unjudged_and_the_rows_behind_it_keep_their_verdicts(
+    tmp_path: Path,
+) -> None:
+    found = read_run(with_scorer(tmp_path, "tests.unit.user_scorers:NotOnFear"))
+
+    for one in found.evaluations:
+        assert {(row.answer, row.correct) for row in one.rows} == {("joy", 1.0), ("fear", None), ("calm", 0.0)}
+
+
+def test_how_many_responses_an_evaluation_has_no_verdict_on_stands_by_its_numbers(run: RunData) -> None:
+    first, *others = run.evaluations
+    counted = replace(run, evaluations=[replace(first, metrics=replace(first.metrics, unscored=3)), *others])
+
+    note = "".join(text for part in evaluation_section(counted) for text in part.itertext())
+
+    assert f"{first.title}: responses that rewards.correctness failed on (see the log), in no number here: 3." in note
+    assert note.count("no number here") == 1
+
+
 def test_a_scorer_that_cannot_be_imported_costs_its_verdicts_alone_and_the_remedy_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

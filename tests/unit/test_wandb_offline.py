@@ -23,6 +23,7 @@ from cluster.telling_rollouts import ROWS_OF_A_KIND
 from cluster.wandb_evaluation import tell_wandb
 from configs.load import load_recipe
 from configs.schema import Recipe
+from rewards.parts import MatchError
 from rewards.tasks import by_task
 from tests.unit.wandb_file import exit_codes, leveldb_records, wandb_records
 
@@ -160,6 +161,22 @@ def test_the_rollouts_that_tell_most_are_a_table_of_fixed_size_with_a_prompt_onc
     assert (kinds["worst"][0]["malformed"], kinds["worst"][0]["brier"]) == ("missing_tag", None)
     assert [row["prompt_id"] for row in kinds["overconfident"]][:2] == ["wrong-19", "wrong-18"]
     assert "it smiles" in str(kinds["best"][0]["response"])
+
+
+def test_a_response_without_a_verdict_is_counted_and_the_others_keep_their_own(tmp_path: Path) -> None:
+    def matches(answer: str, reference: str, /) -> float:
+        if answer == "b":
+            raise MatchError("no verdict on b")
+        return float(answer == reference)
+
+    rows = [said("none", "b", 0.7), said("right", "a", 0.8, "a"), said("wrong", "a", 0.9, "b")]
+    held = outcomes(rows, recipe().response, DRAWS, 0, matches=matches)
+
+    line, _, files = evaluation(tmp_path, Evaluated(rows, held, by_task(held)))
+
+    shown = table(line, "evaluation/seen/rollouts", files)
+    assert {str(row["prompt_id"]): row["right"] for row in shown} == {"right": 1.0, "wrong": 0.0}
+    assert line["evaluation/seen/unscored"] == 1
 
 
 def test_a_response_that_divides_its_judges_has_a_share_of_them(tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ class Echo:
         return float(answer == reference)
 
 
+class NotOnFear:
+    """Has no verdict on fear."""
+
+    def __call__(self, answer: str, reference: str) -> float:
+        if answer == "fear":
+            raise ValueError("of fear nothing is said")
+        return float(answer == reference)
+
+
 class Halves:
     """Knows two names of a half."""
 
