@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from cluster.remote_judge import RemoteJudge
+from configs.derive import service_problems
 from configs.schema import Reading, Recipe, Reference, Rewards, RewardService
 from rewards.matching import BUILT_IN
 from rewards.parts import Matcher
@@ -37,11 +38,12 @@ def refuse_unusable(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
 
     A scorer is made once, in its process, and asked nothing; to a judge nothing is sent. Raises what `opened` raises,
     and DataError with every reference that a built-in matcher cannot read, or every row that lacks the annotators'
-    counts the mix asks for.
+    counts the mix asks for, or a row with so many references that its group may take longer than a group may.
     """
     prompts, rewards = list(prompts), recipe.rewards
     if rewards.reference is Reference.SHARES or rewards.target.annotators:
         _refuse_uncounted(recipe, prompts)
+        _refuse_slow(recipe, prompts)
     by_votes = rewards.reference is not Reference.LABEL or rewards.target.annotators > 0
     refuse_unreadable(recipe, recipe.data.stage3, prompts, by_votes=by_votes)
 
@@ -73,6 +75,23 @@ def _refuse_uncounted(recipe: Recipe, prompts: Iterable[Prompt]) -> None:
     ]
     if problems:
         raise DataError(problems, recipe.data.errors_shown)
+
+
+def _refuse_slow(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+    most = max(prompts, key=_voted, default=None)
+    if most is None:
+        return
+    others = 0 if recipe.rewards.reference is Reference.SHARES else 1  # the label, or the annotator that was drawn
+    problems = [
+        f"{recipe.data.stage3}: prompt {most.prompt_id} has votes for {_voted(most)} candidates: {problem}"
+        for problem in service_problems(recipe, _voted(most) + others)
+    ]
+    if problems:
+        raise DataError(problems, recipe.data.errors_shown)
+
+
+def _voted(prompt: Prompt) -> int:
+    return sum(votes > 0 for votes in prompt.counts.values())
 
 
 def _references(prompt: Prompt, *, by_votes: bool) -> Iterable[str]:

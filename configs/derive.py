@@ -29,7 +29,16 @@ from configs.schema import (
 
 LARGEST_ADAPTER_RANK = 512  # of vLLM's engines
 
-__all__ = ["Derived", "Memory", "ModelSize", "derive", "parameter_count", "problems", "reward_problems"]
+__all__ = [
+    "Derived",
+    "Memory",
+    "ModelSize",
+    "derive",
+    "parameter_count",
+    "problems",
+    "reward_problems",
+    "service_problems",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ def problems(recipe: Recipe) -> list[str]:
         _nccl_problems,
         core_problems,
         reward_problems,
-        _service_problems,
+        service_problems,
         _data_problems,
     )
     found = [problem for check in checks for problem in check(recipe)]
@@ -293,22 +302,26 @@ def reward_problems(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _service_problems(recipe: Recipe) -> Iterator[str]:
-    """Where all that a response may take is more than a group may, the worker is replaced for what it is allowed."""
+def service_problems(recipe: Recipe, questions: int = 1) -> Iterator[str]:
+    """Where all that a response may take is more than a group may, the worker is replaced for what it is allowed.
+
+    `questions` are asked of each answer: as many as there are references, which the data alone say.
+    """
     rewards, service, samples = recipe.rewards, recipe.reward_service, recipe.rl.samples_per_prompt
     limit = f"reward_service.seconds_per_group: {service.seconds_per_group:g}"
-    needed = samples * service.seconds_per_response
+    responses = f"{samples} responses" + (f" held against {questions} references each" if questions > 1 else "")
+    needed = samples * questions * service.seconds_per_response
     if rewards.own_scorer and needed > service.seconds_per_group:
         yield (
-            f"{limit} is less than the {needed:g} that {samples} responses may take, one after the other, of "
+            f"{limit} is less than the {needed:g} that {responses} may take, one after the other, of "
             f"reward_service.seconds_per_response ({service.seconds_per_response:g}) each; raise it or lower that"
         )
     if rewards.judge is None:
         return
-    needed = ceil(samples / rewards.judge.requests_at_once) * rewards.judge.seconds_at_most
+    needed = ceil(samples / rewards.judge.requests_at_once) * questions * rewards.judge.seconds_at_most
     if needed > service.seconds_per_group:
         yield (
-            f"{limit} is less than the {needed:g} that a judge may take for {samples} responses, "
+            f"{limit} is less than the {needed:g} that a judge may take for {responses}, "
             f"{rewards.judge.requests_at_once} at once, by rewards.judge.attempts and seconds_per_request, pauses of "
             f"{LONGEST_PAUSE:g} s between them; raise it or lower those"
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,40 @@ def test_labels_about_which_no_answer_is_right_by_a_released_reading_are_all_nam
         refuse_unusable(recipe, [prompt("joy"), prompt("not sure"), prompt("self-pity")])
 
     assert len(raised.value.problems) == 2
+
+
+VOTES = {f"mood {number}": 1 for number in range(8)}
+OWN = "rewards.correctness=tests.unit.user_scorers:Echo"
+JUDGE = "rewards={correctness: judge, judge: {url: 'https://judge', attempts: 1, seconds_per_request: 15}}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ([OWN, "rewards.reference=shares"], "the 160 that 4 responses held against 8 references each may take"),
+        ([OWN, "rewards.target={annotators: 0.5}"], "the 180 that 4 responses held against 9 references each may take"),
+        ([JUDGE, "rewards.target={annotators: 0.5}"], "the 135 that a judge may take for 4 responses held against 9 "),
+    ],
+)
+def test_a_prompt_with_more_votes_than_a_group_has_time_for_is_named(settings: list[str], needed: str) -> None:
+    few = replace(prompt("mood 1", {"mood 1": 2, "nobody's": 0}), prompt_id="p1")
+
+    with pytest.raises(DataError, match="prompt p7 has votes for 8 candidates: ") as raised:
+        refuse_unusable(recipe_with("rl.samples_per_prompt=4", *settings), [few, prompt("mood 1", VOTES), few])
+
+    assert needed in str(raised.value)
+    assert "raise it or lower" in str(raised.value)
+    assert len(raised.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["rewards.reference=label"],
+        ["rewards.reference=annotator"],
+        ["rewards.reference=shares", "reward_service.seconds_per_group=160"],
+        ["rewards.reference=shares", "reward_service.seconds_per_response=3"],
+    ],
+)
+def test_votes_that_are_not_all_asked_about_or_that_there_is_time_for_are_taken(settings: list[str]) -> None:
+    refuse_unusable(recipe_with("rl.samples_per_prompt=4", OWN, *settings), [prompt("mood 1", VOTES)])
