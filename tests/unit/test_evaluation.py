@@ -214,15 +214,15 @@ def test_predictions_are_kept_where_scoring_them_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_a_response_that_the_scorer_fails_on_costs_itself_and_is_counted(tmp_path: Path) -> None:
+def moods(folder: Path, *answers: str) -> dict[str, Metrics]:
+    """The metrics of these answers by a scorer that does what they say."""
     asked = replace(prompt("p0", label="true"), candidates=())
+    scorer = "rewards.correctness=tests.unit.user_scorers:Moody"
+    return one_file(folder, [said(answer, 0.5) for answer in answers], scorer, of=asked)
 
-    found = one_file(
-        tmp_path,
-        [said("raise", 0.5), said("say true", 0.5)],
-        "rewards.correctness=tests.unit.user_scorers:Moody",
-        of=asked,
-    )
+
+def test_a_response_that_the_scorer_fails_on_costs_itself_and_is_counted(tmp_path: Path) -> None:
+    found = moods(tmp_path, "raise", "say true")
 
     assert (found[OVERALL].n, found[OVERALL].unscored, found[OVERALL].accuracy) == (1, 1, 1.0)
     assert read_metrics(tmp_path / "metrics.json") == found
@@ -230,10 +230,7 @@ def test_a_response_that_the_scorer_fails_on_costs_itself_and_is_counted(tmp_pat
 
 
 def test_an_evaluation_without_any_verdict_has_no_numbers_and_says_so(tmp_path: Path) -> None:
-    asked = replace(prompt("p0", label="true"), candidates=())
-    scorer = "rewards.correctness=tests.unit.user_scorers:Moody"
-
-    found = one_file(tmp_path, [said("raise", 0.5)] * 2, scorer, of=asked)
+    found = moods(tmp_path, "raise", "raise")
 
     assert found[OVERALL] == Metrics(n=0, n_confident=0, n_counted=0, unscored=2)
     assert read_baselines(tmp_path) == {}
