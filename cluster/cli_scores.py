@@ -66,22 +66,27 @@ def _score(options: argparse.Namespace) -> int:
     from cluster.predictions import read_predictions, refuse_other_questions
     from cluster.score import outcomes
     from rewards.baselines import baselines
-    from rewards.parts import MatchError
     from rewards.tasks import by_task
 
     files = [read_predictions(path) for path in (options.predictions, options.compare) if path is not None]
     if options.compare is not None:
         refuse_other_questions(*files)
     form, rewards, service = _form_and_correctness(options)
-    asked = not options.without_confidence
-    try:
-        with opened(rewards, service) as matches:
-            held, *others = (
-                outcomes(rows, form, options.draws, options.seed, require_confidence=asked, matches=matches)
-                for rows in files
+    with opened(rewards, service) as matches:
+        held, *others = (
+            outcomes(
+                rows,
+                form,
+                options.draws,
+                options.seed,
+                require_confidence=not options.without_confidence,
+                matches=matches,
+                at_once=rewards.answers_at_once,
             )
-    except MatchError as error:  # of a scorer or a judge: a metric of the other rows would be of other rows
-        raise ValueError(f"rewards.correctness of {options.recipe} gave no verdict: {error}") from error
+            for rows in files
+        )
+    if not len(held):
+        raise ValueError(f"rewards.correctness of {options.recipe} gave no verdict on any response; see above")
     found = by_task(held, options.bins)
     told = [metrics_table([*found.items(), *baselines(held, options.bins).items()])]
     if options.resamples and len(set(held.prompt_id)) > 1:

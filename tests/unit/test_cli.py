@@ -654,15 +654,18 @@ def test_a_reference_that_the_recipes_rule_cannot_read_is_named_with_its_prompt(
     assert told.err.startswith("caliber score: prompt 1: got the reference 'joy', expected a number")
 
 
-def test_a_scorer_without_a_verdict_ends_the_scoring_with_what_it_said(run: Run) -> None:
+def test_a_response_that_the_scorer_fails_on_is_counted_and_the_others_are_scored(run: Run) -> None:
     own = ["response: {reasoning_elements: []}", "rewards: {correctness: 'tests.unit.user_scorers:Moody'}"]
     Path("own.yaml").write_text("\n".join([f"extends: {DEMO}", *own, ""]))
 
-    told = run("score", predictions(numeric("raise", "0.8", "joy")), "--recipe", "own.yaml")
+    failed, scored = numeric("raise", "0.8", "joy"), numeric("joy", "0.8", "joy")
+    told = run("score", predictions(failed, scored), "--recipe", "own.yaml")
+    none = run("score", predictions(failed), "--recipe", "own.yaml")
 
-    assert (told.code, told.out) == (2, "")
-    assert told.err.startswith("caliber score: rewards.correctness of own.yaml gave no verdict: the scorer ")
-    assert told.err.endswith("KeyError: 'no such mood: joy'\n")
+    assert told.code == 0
+    assert "responses that rewards.correctness failed on (see the log), in no number here: 1\n" in told.out
+    assert (none.code, none.out) == (2, "")
+    assert "caliber score: rewards.correctness of own.yaml gave no verdict on any response" in none.err
 
 
 def test_the_elements_are_the_recipes_where_there_is_one(run: Run) -> None:
