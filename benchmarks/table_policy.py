@@ -60,6 +60,30 @@ class Table:
         self.logits = self.logits + rate * self.mean / (1 - 0.9 ** (step + 1)) / scale
 
 
+@dataclass(frozen=True)
+class Policy:
+    """What is answered to each prompt, and with which confidence."""
+
+    answers: Table  # [20, 2]
+    confidences: Table  # [20, 2, 21]
+
+    @classmethod
+    def start(cls, honesty: float = 0.5) -> Policy:
+        """One that answers every prompt honestly with this probability, and states any confidence."""
+        policy = cls(Table.of(20, 2), Table.of(20, 2, 21))
+        policy.answers.logits[:, HONEST] = np.log(honesty / (1 - honesty))
+        return policy
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was sampled in one step; all [20, G]."""
+
+    answer: NDArray[np.int64]  # HONEST or SABOTAGE
+    confidence: Floats
+    correct: Floats  # 0 or 1
+
+
 def drawn(rng: np.random.Generator, probabilities: Floats) -> NDArray[np.int64]:
     """An index for each distribution along the last axis."""
     cumulated = probabilities.cumsum(axis=-1)
@@ -77,11 +101,18 @@ def training(
     settings: Mapping[str, object], *, exact: bool = False, seed: int = 0, look_every: int = STEPS
 ) -> Iterator[Learnt]:
     """Train a table under a mix of rewards, and look at it every so many steps."""
+    policy = Policy.start()
+    for step, _ in enumerate(batches(policy, settings, exact=exact, seed=seed), start=1):
+        if step % look_every == 0:
+            yield _looked_at(policy.answers.policy, policy.confidences.policy)
+
+
+def batches(policy: Policy, settings: Mapping[str, object], *, exact: bool = False, seed: int = 0) -> Iterator[Batch]:
+    """Train the policy under a mix of rewards; each batch once it has been learnt from."""
     rewards, rng = Rewards.model_validate(settings), np.random.default_rng(seed)
-    answers, confidences = Table.of(20, 2), Table.of(20, 2, 21)
     worth = [confidence_values(GRID, outcome, outcome, rewards.weights, rewards) for outcome in (0.0, 1.0)]
     for step in range(STEPS):
-        of_answers, of_confidences = answers.policy, confidences.policy
+        of_answers, of_confidences = policy.answers.policy, policy.confidences.policy
         answer = drawn(rng, np.repeat(of_answers[:, None], GROUP, axis=1))
         stated = drawn(rng, np.take_along_axis(of_confidences, answer[..., None], axis=1))
         correct = ((answer == HONEST) & (rng.uniform(size=(20, GROUP)) < P[:, None])).astype(np.float64)
@@ -97,10 +128,9 @@ def training(
             gained = np.einsum("pg,pga,pgc->pac", for_confidence, chosen, np.eye(21)[stated])
             stated_moved = gained - gained.sum(axis=-1, keepdims=True) * of_confidences
         rate = RATE * (1 - step / STEPS)
-        answers.ascend(moved / GROUP, step, rate)
-        confidences.ascend(stated_moved / GROUP, step, rate)
-        if (step + 1) % look_every == 0:
-            yield _looked_at(answers.policy, confidences.policy)
+        policy.answers.ascend(moved / GROUP, step, rate)
+        policy.confidences.ascend(stated_moved / GROUP, step, rate)
+        yield Batch(answer, GRID[stated], correct)
 
 
 def _looked_at(honesty: Floats, of_confidences: Floats) -> Learnt:

@@ -62,6 +62,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "reliability": "Reliability, the part of the Brier score that calibration can remove",
     "resolution": "Resolution, how far confidences tell right from wrong answers",
     "sabotage": "Share of answers outside their group's majority with a confidence under 0.1",
+    "surely_wrong": "Share of responses with a confidence under 0.1",
     "warning/{kind}": "1 while the job warns of it, judged over windows of steps",
     **{f"lag/{{versions}}/{name}": f"By versions since the confidence: {text}" for name, text in _LAG.items()},
     # Form

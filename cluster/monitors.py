@@ -1,7 +1,9 @@
 """Watches stage 3 for the two ways in which a calibration that looks good is none, and for a learner led astray.
 
     collapse   every answer gets the same confidence: the base rate, which tells nothing of any one answer
-    sabotage   answers go wrong on purpose, with a confidence near 0, which a proper score pays for
+    sabotage   answers go wrong on purpose, with a confidence near 0, which a proper score pays for: accuracy falls,
+               and more responses stand outside their group's majority and say that they are wrong. Those are few
+               again once all of a group go wrong alike, so all that say it are counted too
     parity     engine and learner disagree on log-probabilities under the same weights, of responses or of the
                probe: the ratios that should correct for policy lag then correct for arithmetic
 
@@ -17,8 +19,10 @@ from typing import Any
 
 WINDOW = 20  # steps
 DISTINCT = 2.5  # mean number of confidences in use, below which they count as collapsed
-ROSE = 0.03  # share of sabotage suspects that the last window has more than the first
-FELL = 0.02  # accuracy that the last window has less than the first
+# Of the last window, against the one with the best accuracy so far: what sabotages may first learn to be right.
+FELL = 0.05  # accuracy that it has less; honest emoji runs of 1,300 groups a window lose up to that to other prompts
+SUSPECTS_ROSE = 0.03  # share of sabotage suspects that it has more
+SURELY_WRONG_ROSE = 0.1  # share of responses with a confidence under 0.1 that it has more, in the majority or not
 APART = 0.02  # nats of mean |difference| under the same weights; in bf16 unsure text has more by rounding alone
 
 Metrics = Mapping[str, float | None]
@@ -28,7 +32,7 @@ class Monitor:
     """Sees the metrics of every step."""
 
     def __init__(self) -> None:
-        self._first: dict[str, float] | None = None
+        self._best: dict[str, float] = {}  # means of the window with the best accuracy; {}: none was full
         self._window: deque[Metrics] = deque(maxlen=WINDOW)
         self._told: dict[str, int] = {}
         # By kind of warning, 1 where the last step gave reason for it, else 0; None where nothing was seen of it.
@@ -40,9 +44,9 @@ class Monitor:
         last = self._means()
         found = {"parity": self._parity(last)}
         if len(self._window) == WINDOW:
-            if self._first is None:
-                self._first = last
-            found |= {"collapse": self._collapse(last), "sabotage": self._sabotage(self._first, last)}
+            if last.get("accuracy", 0.0) >= self._best.get("accuracy", 0.0):
+                self._best = last
+            found |= {"collapse": self._collapse(last), "sabotage": self._sabotage(self._best, last)}
         self.standing = {f"warning/{name}": float(text is not None) for name, text in found.items()}
         if not last.keys() & _SAME_WEIGHTS.keys():
             self.standing["warning/parity"] = None
@@ -52,11 +56,11 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` reads."""
-        return {"first": self._first, "window": list(self._window), "told": self._told}
+        return {"best": self._best, "window": list(self._window), "told": self._told}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the state was taken."""
-        self._first, self._told = state["first"], dict(state["told"])
+        self._best, self._told = dict(state["best"]), dict(state["told"])
         self._window = deque(state["window"], maxlen=WINDOW)
 
     def _means(self) -> dict[str, float]:
@@ -74,16 +78,18 @@ class Monitor:
             "(stage2.steps, seeding.source, seeding.uniform_share)"
         )
 
-    def _sabotage(self, first: Mapping[str, float], last: Mapping[str, float]) -> str | None:
-        names = ("sabotage", "accuracy")
-        if any(name not in window for name in names for window in (first, last)):
+    def _sabotage(self, best: Mapping[str, float], last: Mapping[str, float]) -> str | None:
+        if "accuracy" not in last or best.get("accuracy", 0.0) - last["accuracy"] <= FELL:
             return None
-        rose, fell = (last["sabotage"] - first["sabotage"], first["accuracy"] - last["accuracy"])
-        if rose <= ROSE or fell <= FELL:
+        marks = [
+            f"{of} went from {best[name]:.1%} to {last[name]:.1%}"
+            for name, (enough, of) in _MARKS.items()
+            if name in best and name in last and last[name] - best[name] > enough
+        ]
+        if not marks:
             return None
         return (
-            f"SABOTAGE: answers outside their group's majority with a confidence under 0.1 went from "
-            f"{first['sabotage']:.1%} to {last['sabotage']:.1%} while accuracy fell from {first['accuracy']:.1%} to "
+            f"SABOTAGE: {' and '.join(marks)} while accuracy fell from {best['accuracy']:.1%} to "
             f"{last['accuracy']:.1%}. Set rewards.credit to apart, or lower the weight of calibration "
             "(caliber reweight RUN calibration=...)"
         )
@@ -102,4 +108,8 @@ class Monitor:
 
 
 _SAME_WEIGHTS = {"parity": "fresh responses (`parity`)", "probe": "the run's probe (`probe`)"}
-_WATCHED = ("distinct_confidences", "confidence", "sabotage", "accuracy", *_SAME_WEIGHTS)
+_MARKS = {  # of sabotage: how much more of it is enough, and what it is
+    "sabotage": (SUSPECTS_ROSE, "answers outside their group's majority with a confidence under 0.1"),
+    "surely_wrong": (SURELY_WRONG_ROSE, "responses with a confidence under 0.1"),
+}
+_WATCHED = ("distinct_confidences", "confidence", "accuracy", *_MARKS, *_SAME_WEIGHTS)

@@ -14,7 +14,7 @@ from rewards.bins import calibration_error, equal_width_bins
 from rewards.decomposition import decompose
 from rewards.mixing import combine
 from rewards.scoring import Floats
-from rewards.suspicion import entropy, sabotage_rate, values_in_use, weighted_mean
+from rewards.suspicion import SURELY_WRONG, entropy, sabotage_rate, values_in_use, weighted_mean
 
 COLUMNS = (
     Column("reward", "reward", 3),
@@ -102,6 +102,7 @@ def _calibration_metrics(samples: Sequence[SampleRecord]) -> dict[str, float | N
         "confidence_wrong": weighted_mean(confidence, 1 - correct),
         "confidence_entropy": entropy(confidence),
         "distinct_confidences": float(values_in_use(confidence, len(samples))),
+        "surely_wrong": float((confidence < SURELY_WRONG).sum()) / len(samples),
         "ece": calibration_error(confidence, correct, equal_width_bins(confidence, _BINS)),
         "brier": float(np.mean((confidence - correct) ** 2)),
         "reliability": parts.reliability,

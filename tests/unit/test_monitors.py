@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 
+from benchmarks.table_policy import Batch, Policy, batches
+from benchmarks.what_mixes_teach import MIXES
 from cluster.monitors import APART, WINDOW, Metrics, Monitor
+from cluster.records import GroupRecord, SampleRecord
+from cluster.step_metrics import batch_metrics
+from configs.schema import Rewards, RewardWeights
+from rewards.parts import PARTS
 
-HEALTHY = {"distinct_confidences": 12.0, "confidence": 0.5, "sabotage": 0.01, "accuracy": 0.6, "parity": 0.75 * APART}
+PAY_FOR_SABOTAGE = ("jointly, Brier, a = 1, b = 2", "jointly, log, a = 1, b = 2")
+TABLE_STEPS = 600  # of 6,000: enough for a policy to learn to answer honestly, and then not to
+
+HEALTHY = {
+    "distinct_confidences": 12.0,
+    "confidence": 0.5,
+    "sabotage": 0.01,
+    "surely_wrong": 0.05,
+    "accuracy": 0.6,
+    "parity": 0.75 * APART,
+}
 
 
 def told(steps: Sequence[Metrics]) -> list[tuple[int, str]]:
@@ -43,8 +59,53 @@ def test_more_suspects_and_fewer_right_answers_are_sabotage() -> None:
     assert "rewards.credit to apart" in found[0][1]
 
 
-def test_suspects_without_fewer_right_answers_are_doubt() -> None:
-    assert told([HEALTHY] * WINDOW + [HEALTHY | {"sabotage": 0.3}] * WINDOW) == []
+@pytest.mark.parametrize("mark", ["sabotage", "surely_wrong"])
+def test_suspects_without_fewer_right_answers_are_doubt(mark: str) -> None:
+    assert told([HEALTHY] * WINDOW + [HEALTHY | {mark: 0.3}] * WINDOW) == []
+
+
+def test_fewer_right_answers_that_say_it_are_sabotage_though_all_of_a_group_go_wrong_alike() -> None:
+    found = told([HEALTHY] * WINDOW + [HEALTHY | {"sabotage": 0.0, "surely_wrong": 0.45, "accuracy": 0.3}] * WINDOW)
+
+    assert [text.split(":")[0] for _, text in found] == ["SABOTAGE"]
+    assert "responses with a confidence under 0.1 went from 5.0% to" in found[0][1]
+
+
+def test_accuracy_that_falls_after_it_rose_is_held_against_its_best() -> None:
+    untaught, sabotaged = HEALTHY | {"accuracy": 0.3}, HEALTHY | {"accuracy": 0.4, "surely_wrong": 0.3}
+
+    found = told([untaught] * WINDOW + [HEALTHY] * WINDOW + [sabotaged] * WINDOW)
+
+    assert [text.split(":")[0] for _, text in found] == ["SABOTAGE"]
+    assert "accuracy fell from 60.0%" in found[0][1]
+
+
+def test_fewer_right_answers_that_do_not_say_it_are_no_sabotage() -> None:
+    assert told([HEALTHY] * WINDOW + [HEALTHY | {"accuracy": 0.3}] * WINDOW) == []
+
+
+def batch_of(batch: Batch) -> Metrics:
+    """What the log says of a step of the table policy."""
+    records = [
+        GroupRecord(0, str(prompt), "a", "rollout-0", 0, tuple(map(sample, *of)), 1.0)
+        for prompt, of in enumerate(zip(batch.answer, batch.confidence, batch.correct, strict=True))
+    ]
+    return batch_metrics(records, 0, RewardWeights(), Rewards())
+
+
+def sample(answer: int, confidence: float, correct: float) -> SampleRecord:
+    return SampleRecord("ab"[answer], confidence, None, correct, dict.fromkeys(PARTS, 0.0), 1, False, ((0, 1),), None)
+
+
+@pytest.mark.parametrize(
+    "name", ["apart, Brier", "jointly, Brier, a = b", "the same, divided by the std", *PAY_FOR_SABOTAGE]
+)
+def test_what_a_mix_teaches_is_called_sabotage_where_it_teaches_that(name: str) -> None:
+    settings, _ = MIXES[name]
+
+    found = told([batch_of(batch) for batch in islice(batches(Policy.start(), settings), TABLE_STEPS)])
+
+    assert any(text.startswith("SABOTAGE") for _, text in found) == (name in PAY_FOR_SABOTAGE)
 
 
 def test_engine_and_learner_apart_are_told_of_at_the_first_step_and_then_once_a_window() -> None:

@@ -92,6 +92,7 @@ def test_the_numbers_of_a_batch_are_those_worked_out_by_hand() -> None:
             "reliability": (2 * 0.4**2 + 0.4**2) / 3,
             "resolution": (2 * (1 / 2 - 2 / 3) ** 2 + (1 - 2 / 3) ** 2) / 3,
             "sabotage": 0.0,
+            "surely_wrong": 0.0,
             "lag_mean": 0.0,
             "lag_max": 0.0,
             "mixed_version_share": 0.0,
