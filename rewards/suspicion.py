@@ -17,7 +17,10 @@ SURELY_WRONG = 0.1  # a confidence under this says that the answer is wrong
 
 
 def values_in_use(confidence: Floats, responses: int) -> int:
-    """How many confidences, to 2 decimals, at least IN_USE of all responses state; confidence [n] in [0, 1]."""
+    """How many confidences, to 2 decimals, at least IN_USE of all responses state; confidence [n] in [0, 1].
+
+    Of 1 / IN_USE responses or fewer it counts each value that is stated at all: of few, `entropy` says more.
+    """
     _, stated = np.unique(np.round(confidence, 2), return_counts=True)
     return int((stated >= IN_USE * responses).sum())
 

@@ -51,7 +51,7 @@ def test_every_number_of_an_sft_stages_log_is_exported() -> None:
 def test_every_warning_is_exported_as_long_as_there_is_reason_for_it() -> None:
     monitor = Monitor()
     for step in range(WINDOW):
-        seen = {"distinct_confidences": 1.0, "confidence": 0.5, "sabotage": 0.0, "accuracy": 0.5, "probe": 0.0}
+        seen = {"confidence_entropy": 0.0, "confidence": 0.5, "sabotage": 0.0, "accuracy": 0.5, "probe": 0.0}
         monitor.look(seen, step)
 
     assert monitor.standing == {"warning/collapse": 1.0, "warning/sabotage": 0.0, "warning/parity": 0.0}

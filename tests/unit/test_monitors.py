@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import islice, pairwise
 
@@ -20,7 +21,7 @@ PAY_FOR_SABOTAGE = ("jointly, Brier, a = 1, b = 2", "jointly, log, a = 1, b = 2"
 TABLE_STEPS = 600  # of 6,000: enough for a policy to learn to answer honestly, and then not to
 
 HEALTHY = {
-    "distinct_confidences": 12.0,
+    "confidence_entropy": math.log(12),
     "confidence": 0.5,
     "sabotage": 0.01,
     "surely_wrong": 0.05,
@@ -39,17 +40,37 @@ def test_a_healthy_run_is_told_nothing() -> None:
 
 
 def test_one_confidence_for_all_is_a_collapse_told_once_a_window_with_what_to_change() -> None:
-    found = told([HEALTHY] * WINDOW + [HEALTHY | {"distinct_confidences": 1.0, "confidence": 0.55}] * 2 * WINDOW)
+    found = told([HEALTHY] * WINDOW + [HEALTHY | {"confidence_entropy": 0.0, "confidence": 0.55}] * 2 * WINDOW)
 
     steps = [step for step, _ in found]
     assert WINDOW < steps[0] <= 2 * WINDOW
     assert [later - earlier for earlier, later in pairwise(steps)] == [WINDOW] * (len(steps) - 1)
-    assert found[-1][1].startswith(f"COLLAPSE: over {WINDOW} steps 1.0 different confidences were in use, around 0.55")
+    assert found[-1][1].startswith(
+        f"COLLAPSE: over {WINDOW} steps 1.0 confidences, by their entropy, were in use, around 0.55"
+    )
     assert "rl.optimizer.learning_rate" in found[0][1]
 
 
+@pytest.mark.parametrize(
+    ("confidences", "collapsed"),
+    [
+        ([0.8] * 93 + [0.1, 0.5, 0.9], True),  # of 96 one is more than a hundredth
+        ([0.8] * 12 + [0.2] * 4, True),
+        ([0.95] * 70 + [0.8] * 15 + [0.6] * 10 + [0.3] * 5, False),  # of a model that is often right
+        ([0.2, 0.4, 0.6, 0.8], False),
+    ],
+)
+def test_strays_beside_one_confidence_are_a_collapse_and_an_uneven_use_is_none(
+    confidences: list[float], collapsed: bool
+) -> None:
+    group = GroupRecord(0, "p", "a", "rollout-0", 0, tuple(sample(0, c, 1.0) for c in confidences), 1.0)
+    metrics = batch_metrics([group], 0, RewardWeights(), Rewards())
+
+    assert [text.split(":")[0] for _, text in told([metrics] * WINDOW)] == ["COLLAPSE"] * collapsed
+
+
 def test_one_step_of_few_confidences_is_no_collapse() -> None:
-    assert told([HEALTHY] * WINDOW + [HEALTHY | {"distinct_confidences": 1.0}] + [HEALTHY] * WINDOW) == []
+    assert told([HEALTHY] * WINDOW + [HEALTHY | {"confidence_entropy": 0.0}] + [HEALTHY] * WINDOW) == []
 
 
 def test_more_suspects_and_fewer_right_answers_are_sabotage() -> None:
@@ -154,7 +175,7 @@ def test_where_engine_and_learner_were_never_compared_in_a_window_the_warning_is
 
 
 def test_a_monitor_that_goes_on_from_its_state_tells_what_one_tells_that_was_never_stopped() -> None:
-    collapsed = HEALTHY | {"distinct_confidences": 1.0, "sabotage": 0.3, "accuracy": 0.4, "reward": 1.0}
+    collapsed = HEALTHY | {"confidence_entropy": 0.0, "sabotage": 0.3, "accuracy": 0.4, "reward": 1.0}
     steps = [HEALTHY] * (WINDOW + 5) + [collapsed] * 2 * WINDOW
     for stopped_after in (0, 5, WINDOW, WINDOW + 10, 2 * WINDOW + 10):
         first, second, found = Monitor(), Monitor(), []
