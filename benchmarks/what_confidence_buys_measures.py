@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from cluster.predictions import PredictionRow
 from cluster.score import Reading, hold
-from cluster.voted import ballots_of, sameness, vote_on
+from cluster.voted import ballots_of, vote_on
 from configs.schema import Recipe
 from rewards.abstention import Guarantee, guaranteed_threshold
 from rewards.bootstrap import LEVEL, Interval, auroc, resampled_tally
+from rewards.matching import sameness
 from rewards.outcomes import Outcomes
 from rewards.recalibration import cross_fitted, isotonic
 from rewards.selective import accuracy_at_coverage, coverage_at_risk

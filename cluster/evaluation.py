@@ -17,6 +17,7 @@ from cluster.sampling import sample_responses
 from cluster.score import outcomes
 from configs.schema import Recipe, Response
 from rewards.baselines import baselines
+from rewards.matching import sameness
 from rewards.metrics import Metrics
 from rewards.outcomes import Outcomes
 from rewards.tasks import by_task
@@ -50,7 +51,7 @@ async def evaluate(
     `shown` is given what they are of, file by file. `tokenizer` is that of the model the pool holds: `model_tokenizer`
     of its directory.
     """
-    settings = recipe.evaluation
+    settings, same = recipe.evaluation, sameness(recipe.rewards.correctness)
     everything = [prompt for prompts, _ in files.values() for prompt in prompts]
     sampling = SamplingSettings(settings.temperature if temperature is None else temperature, settings.response_tokens)
     groups = await sample_responses(pool, everything, settings.samples_per_prompt, sampling)
@@ -75,9 +76,9 @@ async def evaluate(
                 matches=matches,
                 at_once=recipe.rewards.answers_at_once,
             )
-        found[name] = by_task(held, settings.bins)
+        found[name] = by_task(held, settings.bins, same)
         write_metrics(folder / "metrics.json", found[name])
-        write_baselines(folder, baselines(held, settings.bins))
+        write_baselines(folder, baselines(held, settings.bins, same))
         shown(name, Evaluated(rows, held, found[name]))
     return found
 

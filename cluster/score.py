@@ -78,21 +78,24 @@ def hold(
         for number, (row, reading) in enumerate(zip(rows, readings, strict=True))
         if number not in failures
     }
-    held = [(rows[i], readings[i], share_of_it, truth) for i, share_of_it in shares.items() for truth in truths[i]]
+    of = [number for number in shares for _ in truths[number]]  # of each outcome: its row
+    truth = [one for number in shares for one in truths[number]]
+    answer = [readings[i].answer for i in of]
     return Outcomes(
-        prompt_id=[row.prompt_id for row, _, _, _ in held],
-        task=[row.task for row, _, _, _ in held],
-        answer=[reading.answer for _, reading, _, _ in held],
-        truth=[truth for _, _, _, truth in held],
-        confidence=np.array([reading.confidence for _, reading, _, _ in held], dtype=np.float64),
-        share=np.array([share_of_it for _, _, share_of_it, _ in held], dtype=np.float64),
-        best_share=np.array([_best_share(row) for row, _, _, _ in held], dtype=np.float64),
-        token_probability=np.array([reading.token_probability for _, reading, _, _ in held], dtype=np.float64),
-        cause=[reading.cause for _, reading, _, _ in held],
+        prompt_id=[rows[i].prompt_id for i in of],
+        task=[rows[i].task for i in of],
+        answer=answer,
+        truth=truth,
+        confidence=np.array([readings[i].confidence for i in of], dtype=np.float64),
+        share=np.array([shares[i] for i in of], dtype=np.float64),
+        best_share=np.array([_best_share(rows[i]) for i in of], dtype=np.float64),
+        token_probability=np.array([readings[i].token_probability for i in of], dtype=np.float64),
+        cause=[readings[i].cause for i in of],
         matched=np.array(
-            [r.answer is not None and agrees(r.answer, truth) >= RIGHT for _, r, _, truth in held], np.bool_
+            [said is not None and agrees(said, one) >= RIGHT for said, one in zip(answer, truth, strict=True)], np.bool_
         ),
         unscored={number: rows[number].task for number in failures},
+        response=of,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from cluster.run_log import Column
 from configs.schema import Rewards, RewardWeights
 from rewards.bins import calibration_error, equal_width_bins
 from rewards.decomposition import decompose
+from rewards.matching import sameness
 from rewards.mixing import combine
 from rewards.scoring import Floats
 from rewards.suspicion import SURELY_WRONG, entropy, sabotage_rate, values_in_use, weighted_mean
@@ -51,7 +52,7 @@ def batch_metrics(
     return {
         **_reward_metrics(samples, weights, rewards),
         **_calibration_metrics(samples),
-        "sabotage": _sabotage_rate(records),
+        "sabotage": _sabotage_rate(records, sameness(rewards.correctness)),
         **_lag_metrics(records, version),
         "truncated": _mean([sample.truncated for sample in samples]),
         "response_tokens": _mean([sample.response_tokens for sample in samples]),
@@ -110,12 +111,13 @@ def _calibration_metrics(samples: Sequence[SampleRecord]) -> dict[str, float | N
     }
 
 
-def _sabotage_rate(records: Sequence[GroupRecord]) -> float | None:
+def _sabotage_rate(records: Sequence[GroupRecord], same: Callable[[str], Hashable]) -> float | None:
     named = [(number, sample) for number, record in enumerate(records) for sample in record.scored]
     return sabotage_rate(
-        [str(number) for number, _ in named],
+        [number for number, _ in named],
         [sample.answer for _, sample in named],
         np.array([np.nan if sample.confidence is None else sample.confidence for _, sample in named]),
+        same,
     )
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.score import Reading
-from configs.choices import Correctness
 from configs.schema import Recipe
-from rewards.correctness import normalise_answer
-from rewards.matching import read_letter, read_number
+from rewards.matching import sameness
 from rewards.parse import parse
 from rewards.voting import Ballot, Vote, confidence_vote
 from rollout.prompts import Prompt
 from rollout.trajectory import FinishReason, Group
-
-_READERS: Mapping[str, Callable[[str], Hashable | None]] = {
-    Correctness.NUMERIC: read_number,
-    Correctness.CHOICE: read_letter,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +62,3 @@ def ballots_of(
         elif parsed.malformed is not None:
             malformed.append(parsed.malformed.value)
     return ballots, given, tuple(malformed)
-
-
-def sameness(correctness: str) -> Callable[[str], Hashable]:
-    """What is the same of answers that count as one, by `rewards.correctness`.
-
-    The same number, the same letter; else, and where an answer is none, the same text but for case and white space.
-    """
-    reader = _READERS.get(correctness)
-    if reader is None:
-        return normalise_answer
-
-    def read(answer: str) -> Hashable:
-        found = reader(answer)
-        return normalise_answer(answer) if found is None else found
-
-    return read

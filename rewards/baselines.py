@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 import numpy as np
 
+from rewards.correctness import normalise_answer
 from rewards.metrics import Metrics, metrics
 from rewards.outcomes import Outcomes
 from rewards.recalibration import constant_at_base_rate, cross_fitted, isotonic, temperature
@@ -16,7 +18,9 @@ ISOTONIC = "+ isotonic"
 TEMPERATURE = "+ temperature"
 
 
-def baselines(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
+def baselines(
+    outcomes: Outcomes, bins: int = 10, same: Callable[[str], Hashable] = normalise_answer
+) -> dict[str, Metrics]:
     """Metrics of the same answers with other confidences, by name; one that these outcomes do not allow is left out.
 
     "constant": the share of right answers. "token probability": that of the answer's tokens, to two decimals as it
@@ -29,7 +33,7 @@ def baselines(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
         ISOTONIC: cross_fitted(outcomes, isotonic),
         TEMPERATURE: cross_fitted(outcomes, temperature),
     }
-    return {name: metrics(found, bins) for name, found in others.items() if found is not None}
+    return {name: metrics(found, bins, same) for name, found in others.items() if found is not None}
 
 
 def _by_token_probability(outcomes: Outcomes) -> Outcomes | None:

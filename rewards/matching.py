@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from configs.choices import Correctness
-from rewards.correctness import is_correct
+from rewards.correctness import is_correct, normalise_answer
 from rewards.parts import Matcher
 
 TOLERANCE = 1e-6  # relative: what is left of a number that was written with seven digits
@@ -82,3 +82,23 @@ BUILT_IN: Mapping[str, Matcher] = {
     Correctness.NUMERIC: is_same_number,
     Correctness.CHOICE: is_same_choice,
 }
+_READERS: Mapping[str, Callable[[str], Hashable | None]] = {
+    Correctness.NUMERIC: read_number,
+    Correctness.CHOICE: read_letter,
+}
+
+
+def sameness(correctness: str) -> Callable[[str], Hashable]:
+    """What is the same of answers that count as one, by `rewards.correctness`.
+
+    The same number, the same letter; else, and where an answer is none, the same text but for case and white space.
+    """
+    reader = _READERS.get(correctness)
+    if reader is None:
+        return normalise_answer
+
+    def read(answer: str) -> Hashable:
+        found = reader(answer)
+        return normalise_answer(answer) if found is None else found
+
+    return read

@@ -14,7 +14,7 @@ confidences) is None, never 0. Errors and scores are fractions of 1, not points.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,7 +54,7 @@ class Metrics:
     confidence_right: float | None = None  # mean confidence of right answers
     confidence_wrong: float | None = None  # and of wrong ones
     confidence_entropy: float | None = None  # nats, of the stated values to 2 decimals
-    sabotage: float | None = None  # share outside their prompt's majority with a confidence under 0.1
+    sabotage: float | None = None  # share of the responses outside their prompt's majority, confidence under 0.1
     distinct_confidences: int | None = None  # values, to 2 decimals, that at least 1% of all responses state
     ece_bins: int | None = None  # bins asked for in ece and ece_mass
     ece: float | None = None  # bins of equal width
@@ -87,13 +87,16 @@ class Metrics:
     confidence_share_rank_correlation: float | None = None  # Spearman's
 
 
-def metrics(outcomes: Outcomes, bins: int = 10) -> Metrics:
-    """All metrics of the outcomes, over `bins` bins for the calibration errors; bins >= 1."""
+def metrics(outcomes: Outcomes, bins: int = 10, same: Callable[[str], Hashable] = normalise_answer) -> Metrics:
+    """All metrics of the outcomes, over `bins` bins for the calibration errors; bins >= 1.
+
+    Answers for which `same` gives the same are one where responses to a prompt are held against each other.
+    """
     if bins < 1:
         raise ValueError(f"bins is {bins}, but a calibration error needs at least 1")
     answers = _answer_metrics(outcomes)
     calibrated = _with_calibration(answers, outcomes, bins)
-    return _with_annotators(calibrated, outcomes)
+    return _with_annotators(replace(calibrated, sabotage=_sabotage(outcomes, same)), outcomes)
 
 
 def _answer_metrics(outcomes: Outcomes) -> Metrics:
@@ -135,7 +138,6 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
         confidence_right=weighted_mean(confidence, correct.astype(np.float64)),
         confidence_wrong=weighted_mean(confidence, (~correct).astype(np.float64)),
         confidence_entropy=entropy(confidence),
-        sabotage=sabotage_rate(outcomes.prompt_id, outcomes.answer, outcomes.confidence),
         distinct_confidences=values_in_use(confidence, found.n),
         ece_bins=bins,
         ece=calibration_error(confidence, correct, width),
@@ -157,6 +159,14 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
         coverage_at_risk_10=float(coverage_at_risk(counts, 0.1)),
         coverage_at_risk_20=float(coverage_at_risk(counts, 0.2)),
     )
+
+
+def _sabotage(outcomes: Outcomes, same: Callable[[str], Hashable]) -> float | None:
+    """Share of suspects among the responses, each counted once; None without confidences."""
+    if not outcomes.confident.any():
+        return None
+    responses = outcomes.where(outcomes.first_of_response)
+    return sabotage_rate(responses.prompt, responses.answer, responses.confidence, same)
 
 
 def _label(answer: str | None, truth: str, correct: bool) -> str:

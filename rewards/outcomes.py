@@ -33,11 +33,12 @@ class Outcomes:
     token_probability: NDArray[np.float64] | None = None  # [n] of the answer's tokens; nan: malformed or unknown
     cause: Sequence[str | None] | None = None  # [n] why it is malformed; None: it is not, or unknown
     matched: NDArray[np.bool_] | None = None  # [n] whether the answer is right, by another rule than being the truth
+    response: Sequence[int] | None = None  # [n] which response it is of; None: each is of one of its own
     unscored: Mapping[int, str] = field(default_factory=dict)  # tasks, by place, of responses without an outcome
 
     def __post_init__(self) -> None:
         numbers = [name for name in _NUMBERS if getattr(self, name) is not None]
-        optional = [name for name in ("cause", "matched") if getattr(self, name) is not None]
+        optional = [name for name in ("cause", "matched", "response") if getattr(self, name) is not None]
         for name in ("task", "answer", "truth", *numbers, *optional):
             length = len(getattr(self, name))
             if length != len(self):
@@ -81,6 +82,18 @@ class Outcomes:
         most: NDArray[np.bool_] = self.share >= self.best_share  # exact: quotients of whole numbers
         return most
 
+    @property
+    def prompt(self) -> list[tuple[str, str]]:
+        """[n] which prompt it answers: task and id, as prompts of two tasks may share an id."""
+        return list(zip(self.task, self.prompt_id, strict=True))
+
+    @property
+    def first_of_response(self) -> NDArray[np.bool_]:
+        """[n] true once for each response, however many truths it is held against."""
+        first = np.zeros(len(self), dtype=np.bool_)
+        first[np.unique(range(len(self)) if self.response is None else self.response, return_index=True)[1]] = True
+        return first
+
     def where(self, mask: NDArray[np.bool_]) -> Outcomes:
         """The outcomes at which mask [n] is true, in order; of responses without outcomes it says nothing."""
         kept = np.flatnonzero(mask)
@@ -95,6 +108,7 @@ class Outcomes:
             token_probability=None if self.token_probability is None else self.token_probability[kept],
             cause=None if self.cause is None else [self.cause[i] for i in kept],
             matched=None if self.matched is None else self.matched[kept],
+            response=None if self.response is None else [self.response[i] for i in kept],
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
+from rewards.correctness import normalise_answer
 from rewards.metrics import Metrics, metrics
 from rewards.outcomes import Outcomes
 from rewards.vecbench import GROUPS
@@ -20,7 +21,9 @@ _SETTINGS = ("ece_bins", "log_loss_clip")
 _NOT_AVERAGED = ("distinct_confidences", "malformed_causes")  # tasks may have the same ones or others
 
 
-def by_task(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
+def by_task(
+    outcomes: Outcomes, bins: int = 10, same: Callable[[str], Hashable] = normalise_answer
+) -> dict[str, Metrics]:
     """Metrics of each task, in order of appearance, and of what is made of several of them.
 
     VECBench's groups follow, those of which there are tasks; "macro" of several tasks; "overall" of all outcomes.
@@ -32,7 +35,7 @@ def by_task(outcomes: Outcomes, bins: int = 10) -> dict[str, Metrics]:
 
     def of(members: Sequence[str]) -> Metrics:
         theirs = np.array([task in members for task in outcomes.task], dtype=np.bool_)
-        return replace(metrics(outcomes.where(theirs), bins), unscored=sum(task in members for task in unscored))
+        return replace(metrics(outcomes.where(theirs), bins, same), unscored=sum(task in members for task in unscored))
 
     found = {name: of([name]) for name in names}
     together = {MACRO: macro(list(found.values()))} if len(found) > 1 else {}

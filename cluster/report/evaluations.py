@@ -19,6 +19,7 @@ from cluster.report.suspects import with_suspects
 from cluster.run_folder import RunFolder
 from cluster.score import outcomes
 from configs.schema import Recipe
+from rewards.matching import sameness
 from rewards.metrics import Metrics
 from rewards.outcomes import Outcomes
 from rewards.parse import parse
@@ -83,6 +84,7 @@ def _evaluation(folder: Path, stage: int, name: str, recipe: Recipe, matches: Ma
     predictions = read_predictions(folder / "predictions.jsonl")
     unjudged = matches if isinstance(matches, str) else None
     held = None if isinstance(matches, str) else _held(predictions, stage, recipe, matches)
+    rows = list(_rows(predictions, held, stage, name, recipe))
     return Evaluation(
         stage=stage,
         name=name,
@@ -91,7 +93,7 @@ def _evaluation(folder: Path, stage: int, name: str, recipe: Recipe, matches: Ma
         bins=recipe.evaluation.bins,
         outcomes=held,
         unjudged=unjudged,
-        rows=tuple(with_suspects(list(_rows(predictions, held, stage, name, recipe)))),
+        rows=tuple(with_suspects(rows, sameness(recipe.rewards.correctness))),
     )
 
 

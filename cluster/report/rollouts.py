@@ -11,6 +11,7 @@ from cluster.report.responses import ResponseRow, Worth
 from cluster.report.suspects import with_suspects
 from configs.choices import Reading
 from configs.schema import Recipe
+from rewards.matching import sameness
 from rewards.mixing import combine
 from rewards.parse import ParsedResponse, parse
 from rewards.readings import read_released
@@ -21,7 +22,8 @@ ROLLOUTS = "rollouts"
 
 def rollout_rows(groups: list[Group], recipe: Recipe, mixes: Mixes) -> list[ResponseRow]:
     """A row for each response of the groups, in order; totals are under the weights it can first have met."""
-    return with_suspects([row for group in groups for row in _rows(group, recipe, mixes)])
+    rows = [row for group in groups for row in _rows(group, recipe, mixes)]
+    return with_suspects(rows, sameness(recipe.rewards.correctness))
 
 
 def _rows(group: Group, recipe: Recipe, mixes: Mixes) -> Iterator[ResponseRow]:

@@ -26,7 +26,7 @@ from cluster.predictions import (
 )
 from cluster.score import outcomes
 from configs.schema import Response
-from rewards.matching import is_same_number
+from rewards.matching import is_same_number, sameness
 from rewards.metrics import Metrics, metrics
 from rewards.parts import MatchError
 from rewards.tasks import MACRO, OVERALL, by_task
@@ -310,6 +310,23 @@ def test_a_stage_1_file_is_scored_without_calibration(tmp_path: Path) -> None:
     assert found.ece is found.brier is found.mean_confidence is None
 
 
+def test_a_response_held_against_several_annotators_is_one_response_of_its_prompt() -> None:
+    lone, pair = [row(confidence="0.05")], [row(), row(), row("neutral", "0.05")]
+
+    rates = [[metrics(outcomes(rows, FORM, draws, seed=0)).sabotage for draws in (1, 10)] for rows in (lone, pair)]
+
+    assert rates == [[None, None], [1 / 3, 1 / 3]]
+
+
+def test_prompts_of_two_tasks_that_share_an_id_are_two() -> None:
+    rows = [row(), row(), row("neutral", "0.05")]
+    elsewhere = [replace(one, task="words") for one in (rows[0], rows[2])]
+
+    found = metrics(outcomes([*rows, *elsewhere], FORM, 1, seed=0))
+
+    assert found.sabotage == 1 / 5  # a tie in the second task
+
+
 # The table
 
 
@@ -389,6 +406,14 @@ def test_an_answer_that_only_looks_right_is_wrong_in_every_metric_of_answers() -
     found = metrics(outcomes(numbers("42"), FORM, 1, 0, matches=lambda answer, reference: 0.0))
 
     assert (found.accuracy, found.balanced_accuracy, found.weighted_f1) == (0.0, 0.0, 0.0)
+
+
+def test_a_half_written_otherwise_is_no_other_answer() -> None:
+    rows = [replace(row(half, "0.05", "42", {}), candidates=()) for half in ("0.5", "0.5", "1/2", "3")]
+    held = outcomes(rows, FORM, 1, 0)
+
+    assert metrics(held).sabotage == 2 / 4
+    assert metrics(held, same=sameness("numeric")).sabotage == 1 / 4
 
 
 def test_annotators_agree_with_an_answer_by_the_recipes_matcher() -> None:

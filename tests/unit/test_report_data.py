@@ -22,6 +22,7 @@ from cluster.run_folder import RunFolder
 from configs.load import load_recipe, write_resolved
 from configs.schema import RewardWeights
 from rewards.bootstrap import intervals
+from rewards.matching import sameness
 from tests.unit.report_run import CHANGED_AT, EVIL, made_run
 
 
@@ -88,6 +89,13 @@ def test_a_lone_answer_that_is_sure_of_itself_is_no_suspect(run: RunData) -> Non
     sure = [replace(row, suspect=False, confidence=0.9) for row in run.rollouts[:6]]
 
     assert [row.suspect for row in with_suspects(sure)] == [False] * 6
+
+
+def test_answers_that_count_as_one_are_no_suspects_of_each_other(run: RunData) -> None:
+    halves = [replace(run.rollouts[0], suspect=False, confidence=0.05, answer=half) for half in ("0.5", "0.5", "1/2")]
+
+    assert [row.suspect for row in with_suspects(halves)] == [False, False, True]
+    assert [row.suspect for row in with_suspects(halves, sameness("numeric"))] == [False] * 3
 
 
 def test_the_share_of_suspects_is_the_logs_sabotage(run: RunData) -> None:
