@@ -19,8 +19,9 @@ ALL, TWO_VERSIONS = "all", "two_versions"
 _SHOWN = {ALL: "all", TWO_VERSIONS: "two versions"}
 _LEGEND = """\
 What stage 3 trained on, by the weight versions between a confidence and its step; two versions: new weights came
-between answer and confidence. ECE in points, ± what a perfectly calibrated model shows: the fewer the responses, the
-more, so compare what is above it. A run's first steps have lower lags than others, and a less trained model."""
+between answer and confidence. ECE in points, ± what a perfectly calibrated model shows whose responses are independent:
+the fewer they are, the more, so compare what is above it. As responses to a prompt go together, there is more chance
+than that. A run's first steps have lower lags than others, and a less trained model."""
 
 
 class CalibrationByLag:

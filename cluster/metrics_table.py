@@ -18,8 +18,8 @@ WIDE_ENOUGH = 1000  # characters; a table in a job's output must not be folded t
 LEGEND = f"""\
 best acc.: accuracy of the majority's answers; maj. acc.: share of the answers that are the majority's, and maj. AUROC
 that of the confidence for being one; best Brier: the least for the answers given; excess: what is above it, mean
-(confidence - annotators' share)^2. ECE in points, ± what a perfectly calibrated model shows;
-debiased: root mean square over bins of equal mass, less what is chance; smooth: without bins.
+(confidence - annotators' share)^2. ECE in points, ± what a perfectly calibrated model shows, the outcomes of a prompt
+taken together; debiased: root mean square over bins of equal mass, less what is chance; smooth: without bins.
 Brier = reliability - resolution + uncertainty. Log loss in nats, clipped at {LOG_LOSS_CLIP:g}. AURC: mean share of
 wrong answers among the most confident, and its excess over the best order; at 10%: the share of the answers that
 a threshold keeps with 10% of them wrong. Distinct: confidences that at least 1% of responses state."""

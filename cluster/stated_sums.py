@@ -43,6 +43,9 @@ class StatedSums:
         }
 
     def noise_floor(self) -> float:
-        """The ECE to expect if each answer were right with just its stated probability."""
+        """The ECE to expect if each answer were right with just its stated probability, whatever the others are.
+
+        Too low where responses share a prompt: the sums do not tell which do.
+        """
         confidence = np.repeat(list(self.rows), [int(stated) for stated, _, _ in self.rows.values()])
         return noise_floor(confidence, equal_width_bins(confidence, _BINS))

@@ -2,6 +2,9 @@
 
 ECE = sum over bins of |sum of (confidence - correct) in the bin| / n   (Naeini et al. 2015; Guo et al. 2017)
 
+The floor is what a perfectly calibrated model would show: by itself for independent outcomes, and from the outcomes'
+own residuals where several share a response or a prompt and so say less than as many independent ones.
+
 A binning is a function from confidences to bin numbers, so that the errors and the noise floor
 are the same functions whichever bins are used. Every confidence in [0, 1] is in a bin.
 """
@@ -71,15 +74,64 @@ def noise_floor(
 ) -> float:
     """ECE to expect of a perfectly calibrated model that states these [n] confidences over these bins [n].
 
-    Simulated: each answer is right with exactly its stated probability. Equal confidences share a
-    bin, so one binomial draw stands for all answers that state the same value.
+    Simulated: each answer is right with exactly its stated probability, whatever the others are. n >= 1.
+    """
+    gaps = _independent_gaps(confidence, bin_of, np.random.default_rng(seed), simulations)
+    return float(np.abs(gaps).sum() / (simulations * len(confidence)))
+
+
+def clustered_noise_floor(
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    bin_of: NDArray[np.intp],
+    cluster: NDArray[np.intp],
+    seed: int = 0,
+    simulations: int = FLOOR_SIMULATIONS,
+) -> float:
+    """`noise_floor` where outcomes of a cluster go together: annotators of a response, responses to a prompt.
+
+    All [n], n >= 1. What the outcomes of a cluster have in common is not known, but shows in their residuals,
+    confidence - correct. A wild cluster bootstrap (Cameron, Gelbach & Miller 2008) gives those of a cluster one random
+    sign. First each bin's mean residual, which is what the model is off there, is taken from them, and what that takes
+    from their variance is put back; where a bin has one cluster, all that it is off counts as chance. A cluster of one
+    outcome is simulated as in `noise_floor`, so that without larger ones this is that.
+    """
+    _, cluster, size = np.unique(cluster, return_inverse=True, return_counts=True)
+    shared, rng = size[cluster] > 1, np.random.default_rng(seed)
+    gaps = _independent_gaps(confidence[~shared], bin_of[~shared], rng, simulations, bins=int(bin_of.max()) + 1)
+    if shared.any():
+        residuals = _residuals(confidence, correct, bin_of, cluster)[np.unique(cluster[shared])]
+        gaps = gaps + rng.choice([-1.0, 1.0], (simulations, len(residuals))) @ residuals
+    return float(np.abs(gaps).sum() / (simulations * len(confidence)))
+
+
+def _independent_gaps(
+    confidence: NDArray[np.float64],
+    bin_of: NDArray[np.intp],
+    rng: np.random.Generator,
+    simulations: int,
+    bins: int = 0,
+) -> NDArray[np.float64]:
+    """[S, B] sum of confidence - correct in each bin, if answers are right independently with their confidence [n].
+
+    B: `bins`, or more if need be. Equal confidences share a bin, so one binomial draw stands for all that state one.
     """
     values, first, stated = np.unique(confidence, return_index=True, return_counts=True)
-    bin_of_value = bin_of[first]
-    rng = np.random.default_rng(seed)
+    gaps = stated * values - rng.binomial(stated, values, (simulations, len(values)))
+    in_bin = np.eye(max(bins, int(bin_of.max(initial=0)) + 1))[bin_of[first]]
+    return np.asarray(gaps @ in_bin)
 
-    total = 0.0
-    for _ in range(simulations):
-        right = rng.binomial(stated, values)
-        total += float(np.abs(np.bincount(bin_of_value, weights=stated * values - right)).sum())
-    return total / (simulations * len(confidence))
+
+def _residuals(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bin_of: NDArray[np.intp], cluster: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """[K, B] sum of confidence - correct of each cluster in each bin, less what all of the bin are off on average."""
+    shape = int(cluster.max()) + 1, int(bin_of.max()) + 1
+    gaps, sizes = np.zeros(shape), np.zeros(shape)
+    np.add.at(gaps, (cluster, bin_of), confidence - correct)
+    np.add.at(sizes, (cluster, bin_of), 1.0)
+    n = np.maximum(sizes.sum(axis=0), 1.0)
+    clusters = n**2 / np.maximum((sizes**2).sum(axis=0), 1.0)  # [B] as many as of equal size would have the variance
+    several = clusters > 1
+    centred = (gaps - sizes * gaps.sum(axis=0) / n) * np.sqrt(clusters / np.where(several, clusters - 1, 1.0))
+    return np.where(several, centred, gaps)

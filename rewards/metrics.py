@@ -14,7 +14,7 @@ confidences) is None, never 0. Errors and scores are fractions of 1, not points.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import brier_score_loss, f1_score, log_loss, recall_score, roc_auc_score
 
-from rewards.bins import calibration_error, debiased_error, equal_mass_bins, equal_width_bins, noise_floor
+from rewards.bins import calibration_error, clustered_noise_floor, debiased_error, equal_mass_bins, equal_width_bins
 from rewards.correctness import normalise_answer
 from rewards.decomposition import decompose
 from rewards.outcomes import Outcomes
@@ -59,7 +59,7 @@ class Metrics:
     ece_bins: int | None = None  # bins asked for in ece and ece_mass
     ece: float | None = None  # bins of equal width
     ece_mass: float | None = None  # bins of equal mass
-    ece_noise_floor: float | None = None  # expected ece had the model been perfectly calibrated
+    ece_noise_floor: float | None = None  # expected ece of a calibrated model; outcomes of a prompt go together
     ece_debiased: float | None = None  # root mean square over bins of equal mass, less what is chance; 0: all is
     smooth_ece: float | None = None  # without bins
     brier: float | None = None  # reliability - resolution + uncertainty
@@ -142,7 +142,7 @@ def _with_calibration(found: Metrics, outcomes: Outcomes, bins: int) -> Metrics:
         ece_bins=bins,
         ece=calibration_error(confidence, correct, width),
         ece_mass=calibration_error(confidence, correct, mass),
-        ece_noise_floor=noise_floor(confidence, width),
+        ece_noise_floor=clustered_noise_floor(confidence, correct, width, _numbered(readable.prompt)),
         ece_debiased=debiased_error(confidence, correct, mass),
         smooth_ece=smooth_ece(confidence, correct),
         brier=float(brier_score_loss(correct, confidence)),
@@ -167,6 +167,12 @@ def _sabotage(outcomes: Outcomes, same: Callable[[str], Hashable]) -> float | No
         return None
     responses = outcomes.where(outcomes.first_of_response)
     return sabotage_rate(responses.prompt, responses.answer, responses.confidence, same)
+
+
+def _numbered(prompt: Sequence[tuple[str, str]]) -> NDArray[np.intp]:
+    """[n] the prompts by number, in order of appearance."""
+    number = {one: place for place, one in enumerate(dict.fromkeys(prompt))}
+    return np.array([number[one] for one in prompt], dtype=np.intp)
 
 
 def _label(answer: str | None, truth: str, correct: bool) -> str:

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 
-from rewards.bins import calibration_error, debiased_error, equal_mass_bins, equal_width_bins, noise_floor
+from rewards.bins import (
+    calibration_error,
+    clustered_noise_floor,
+    debiased_error,
+    equal_mass_bins,
+    equal_width_bins,
+    noise_floor,
+)
 from rewards.metrics import Metrics, metrics
 from rewards.outcomes import Outcomes
 from rewards.tasks import MACRO, OVERALL, by_task, macro
@@ -191,6 +198,61 @@ def test_noise_floor_at_two_thousand_is_about_two_and_a_half_points() -> None:
     floor = noise_floor(confidence, equal_width_bins(confidence, 10))
 
     assert 0.02 < floor < 0.03
+
+
+@pytest.mark.parametrize(("prompts", "draws"), [(200, 20), (500, 4)])
+def test_the_noise_floor_of_annotators_who_share_responses_is_what_calibrated_ones_show(
+    prompts: int, draws: int
+) -> None:
+    rng, errors, floors = np.random.default_rng(4), [], []
+    for _ in range(20):
+        stated = rng.integers(1, 10, prompts) / 10
+        share = rng.beta(3 * stated, 3 * (1 - stated))  # the right share on average, not of each prompt
+        confidence, prompt = np.repeat(stated, draws), np.repeat(np.arange(prompts), draws)
+        correct = rng.random(prompts * draws) < np.repeat(share, draws)
+        bin_of = equal_width_bins(confidence, 10)
+        errors.append(calibration_error(confidence, correct, bin_of))
+        floors.append(clustered_noise_floor(confidence, correct, bin_of, prompt))
+
+    assert np.mean(floors) == pytest.approx(np.mean(errors), rel=0.12)
+    assert np.mean(floors) > 1.2 * noise_floor(confidence, bin_of)
+
+
+def test_the_noise_floor_of_two_pairs_equals_its_value_by_hand() -> None:
+    confidence, correct = np.full(4, 0.5), np.array([True, True, False, False])
+
+    floor = clustered_noise_floor(confidence, correct, np.zeros(4, np.intp), np.array([0, 0, 1, 1]), simulations=4000)
+
+    # one pair is 1 too low and one 1 too high, which is half of the variance: 0 or twice the root of 2, by two signs
+    assert floor == pytest.approx(math.sqrt(2) / 4, rel=0.04)
+
+
+def test_of_a_bin_with_one_prompt_all_may_be_chance() -> None:
+    confidence, correct = np.full(4, 0.9), np.array([True, False, False, False])
+    bin_of = equal_width_bins(confidence, 10)
+
+    floor = clustered_noise_floor(confidence, correct, bin_of, np.zeros(4, np.intp))
+
+    assert floor == pytest.approx(calibration_error(confidence, correct, bin_of))
+
+
+def test_what_a_model_is_off_everywhere_is_no_noise() -> None:
+    confidence, correct = np.full(400, 0.9), np.tile([True, False], 200)
+
+    floor = clustered_noise_floor(confidence, correct, equal_width_bins(confidence, 10), np.repeat(np.arange(100), 4))
+
+    assert floor == pytest.approx(0.0)
+
+
+def test_the_noise_floor_takes_prompts_for_the_same_by_task_and_id() -> None:
+    confidence = np.repeat(np.random.default_rng(1).random(100), 2)
+    outcomes = judged(confidence, np.repeat([0.0, 1.0], 100))
+    pairs = replace(outcomes, prompt_id=[str(i // 2) for i in range(200)])
+    apart = replace(pairs, task=["a", "b"] * 100)
+
+    found = [metrics(one).ece_noise_floor for one in (outcomes, pairs, apart)]
+
+    assert found[0] == found[2] != found[1]
 
 
 def test_the_noise_floor_reported_is_that_of_equal_width_bins() -> None:
