@@ -1,4 +1,4 @@
-"""What a pipeline ends in: each stage, what recalibration would have made of it, and whether stage 3 beat that."""
+"""What a pipeline ends in: each stage, what recalibration would have made of it, and what stage 3 is no better in."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def final_table(run: RunFolder, names: Sequence[str]) -> str:
     """The table of the three stages on the evaluation files of these names, from the files their evaluations wrote."""
     found = {name: [_read(run, stage, name) for stage in (1, 2, 3)] for name in names}
     rows = [row for name, stages in found.items() for one in stages for row in one.rows(name)]
-    defeats = [_defeat(name, second, third) for name, (_, second, third) in found.items()]
-    return "\n".join([metrics_table(rows), *(line for line in defeats if line is not None)])
+    told = [line for name, (_, *two) in found.items() for line in (_defeat(name, *two), _losses(name, *two))]
+    return "\n".join([metrics_table(rows), *(line for line in told if line is not None)])
 
 
 def _read(run: RunFolder, stage: int, name: str) -> _Evaluation:
@@ -54,3 +54,18 @@ def _defeat(name: str, second: _Evaluation, third: _Evaluation) -> str | None:
         f"On {name}, stage 3 is no better than stage 2 recalibrated by isotonic regression: "
         f"{measure} {reached:.4f} against {to_beat:.4f}."
     )
+
+
+def _losses(name: str, second: _Evaluation, third: _Evaluation) -> str | None:
+    """What to say where stage 3 answers worse than stage 2, which a Brier score of its readable responses does not."""
+    measures = (
+        ("accuracy", second.metrics.accuracy, third.metrics.accuracy, 1),
+        ("AUROC", second.metrics.auroc, third.metrics.auroc, 1),
+        ("share of malformed responses", second.metrics.malformed, third.metrics.malformed, -1),
+    )
+    lost = [
+        f"{measure} {after:.3f} against {before:.3f}"
+        for measure, before, after, better in measures
+        if before is not None and after is not None and better * (round(before, 3) - round(after, 3)) > 0
+    ]
+    return f"On {name}, stage 3 is worse than stage 2: {', '.join(lost)}." if lost else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,42 @@ def test_votes_on_some_alone_do_not_decide(tmp_path: Path) -> None:
 
 def test_a_stage_3_that_is_better_is_told_nothing(tmp_path: Path) -> None:
     assert not any("no better" in line for line in told(RunFolder(tmp_path), found(0.22), found(0.21)))
+
+
+def test_a_stage_3_whose_readable_rows_alone_are_better_is_told_what_it_lost(tmp_path: Path) -> None:
+    run, second = RunFolder(tmp_path), replace(found(0.24), accuracy=0.5, auroc=0.7, malformed=0.0)
+    evaluation(run, 1, UNCONFIDENT, None)
+    evaluation(run, 2, second, replace(second, brier=0.22, auroc=0.6))
+    evaluation(run, 3, replace(second, brier=0.05, accuracy=0.1, auroc=0.65, malformed=0.8), None)
+
+    *_, last = final_table(run, ["seen"]).splitlines()
+
+    assert last == (
+        "On seen, stage 3 is worse than stage 2: accuracy 0.100 against 0.500, AUROC 0.650 against 0.700, "
+        "share of malformed responses 0.800 against 0.000."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"accuracy": 0.4}, "accuracy 0.400"),
+        ({"auroc": 0.6}, "AUROC 0.600"),
+        ({"malformed": 0.2}, "share of malformed responses 0.200"),
+        ({"accuracy": 0.49996}, None),  # the same in the table
+        ({"accuracy": 0.6, "auroc": 0.8, "malformed": 0.0}, None),
+        ({"auroc": None}, None),
+    ],
+)
+def test_only_what_got_worse_is_named(tmp_path: Path, changed: dict[str, Any], named: str | None) -> None:
+    run, second = RunFolder(tmp_path), replace(found(0.24), accuracy=0.5, auroc=0.7, malformed=0.1)
+    evaluation(run, 1, UNCONFIDENT, None)
+    evaluation(run, 2, second, None)
+    evaluation(run, 3, replace(second, **changed), None)
+
+    lines = [line for line in final_table(run, ["seen"]).splitlines() if "worse than" in line]
+
+    assert [line.split(": ")[1].split(" against")[0] for line in lines] == ([named] if named else [])
 
 
 def test_a_run_from_before_there_were_baselines_has_its_stages_alone(tmp_path: Path) -> None:
