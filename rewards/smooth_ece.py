@@ -5,6 +5,9 @@
 
 K is the Gaussian kernel, reflected at 0 and 1. The error falls as the bandwidth grows, so there is one such bandwidth.
 
+relplot, by an author of the paper, cuts the kernel off at half the interval, seeks the bandwidth in steps of 1/1024,
+and leaves out the mirror image of mass at exactly 0 or 1, which then weighs half. Here each confidence weighs the same.
+
 A reflected Gaussian damps the cosine of k half waves on [0, 1] by exp(-(pi k bandwidth)^2 / 2), and
 mixes it with no other: on a grid, smoothing is a product between two cosine transforms.
 """
