@@ -68,11 +68,9 @@ class Policy:
     confidences: Table  # [20, 2, 21]
 
     @classmethod
-    def start(cls, honesty: float = 0.5) -> Policy:
-        """One that answers every prompt honestly with this probability, and states any confidence."""
-        policy = cls(Table.of(20, 2), Table.of(20, 2, 21))
-        policy.answers.logits[:, HONEST] = np.log(honesty / (1 - honesty))
-        return policy
+    def start(cls) -> Policy:
+        """One that answers and states anything, as likely as anything else."""
+        return cls(Table.of(20, 2), Table.of(20, 2, 21))
 
 
 @dataclass(frozen=True)

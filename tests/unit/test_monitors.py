@@ -188,6 +188,17 @@ def test_a_monitor_that_goes_on_from_its_state_tells_what_one_tells_that_was_nev
     assert len(found) > 2
 
 
+def test_a_monitor_goes_on_from_a_state_without_a_best_window() -> None:
+    first, second = Monitor(), Monitor()
+    for step in range(WINDOW):
+        first.look(HEALTHY, step)
+
+    second.load_state_dict({name: value for name, value in first.state_dict().items() if name != "best"})
+
+    sabotaged = HEALTHY | {"surely_wrong": 0.9, "accuracy": 0.1}
+    assert any(second.look(sabotaged, step) for step in range(WINDOW, 2 * WINDOW))
+
+
 def test_a_run_that_is_well_formed_only_later_is_watched_from_then_on() -> None:
     silent: Metrics = {"accuracy": 0.0, "sabotage": None}
 
