@@ -66,6 +66,7 @@ def _score(options: argparse.Namespace) -> int:
     from cluster.predictions import read_predictions, refuse_other_questions
     from cluster.score import outcomes
     from rewards.baselines import baselines
+    from rewards.matching import sameness
     from rewards.tasks import by_task
 
     files = [read_predictions(path) for path in (options.predictions, options.compare) if path is not None]
@@ -87,8 +88,9 @@ def _score(options: argparse.Namespace) -> int:
         )
     if not len(held):
         raise ValueError(f"rewards.correctness of {options.recipe} gave no verdict on any response; see above")
-    found = by_task(held, options.bins)
-    told = [metrics_table([*found.items(), *baselines(held, options.bins).items()])]
+    same = sameness(rewards.correctness)
+    found = by_task(held, options.bins, same)
+    told = [metrics_table([*found.items(), *baselines(held, options.bins, same).items()])]
     if options.resamples and len(set(held.prompt_id)) > 1:
         told.append(intervals_table(held, options.resamples, options.seed, options.bins))
     told += [comparison_table(held, other, options.resamples, options.seed, options.bins) for other in others]
