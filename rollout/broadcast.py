@@ -86,11 +86,13 @@ class _Group:
     """A process group beside those that torch.distributed knows of: the processes have others already."""
 
     def __init__(self, meeting: Meeting, rank: int, device: torch.device) -> None:
-        self._meeting = meeting
+        self._meeting, self._rank = meeting, rank
         self._who = f"rank {rank} of {meeting.members} (the last one sends)"
         limit = timedelta(seconds=meeting.seconds)
         try:
-            self._group = _backend(meeting, rank, limit, device)
+            self._store = _store(meeting, rank, limit)
+            self._group = _backend(self._store, rank, meeting.members, limit, device)
+            self._store.set(_met(rank), "")
         except RuntimeError as error:
             where = f"{meeting.host}:{meeting.port} in {meeting.seconds:.0f} s"
             raise TransferFailed(f"{self._who} did not meet the others at {where}: {error}") from error
@@ -118,13 +120,31 @@ class _Group:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
+            if self._rank == 0:
+                self._wait_for_the_others()
             self._group.shutdown()
 
+    def _wait_for_the_others(self) -> None:
+        """The store ends with rank 0, and another member may still be reading there where it finds the others."""
+        try:
+            self._store.wait([_met(rank) for rank in range(self._meeting.members)])
+        except RuntimeError as error:
+            raise TransferFailed(f"{self._who} has all, and not every other one met the others: {error}") from error
 
-def _backend(meeting: Meeting, rank: int, limit: timedelta, device: torch.device) -> Any:
-    """What does the work of a process group, by itself; torch's stubs leave out its collectives."""
+
+def _store(meeting: Meeting, rank: int, limit: timedelta) -> Any:
+    """What the members find each other by: rank 0 serves it."""
     host, port, members, _ = meeting
-    store = dist.TCPStore(host, port, members, is_master=rank == 0, timeout=limit)  # type: ignore[attr-defined]
+    return dist.TCPStore(host, port, members, is_master=rank == 0, timeout=limit)  # type: ignore[attr-defined]
+
+
+def _met(rank: int) -> str:
+    """The store's key that says that a member has met the others."""
+    return f"met/{rank}"
+
+
+def _backend(store: Any, rank: int, members: int, limit: timedelta, device: torch.device) -> Any:
+    """What does the work of a process group, by itself; torch's stubs leave out its collectives."""
     if device.type != "cuda":
         return dist.ProcessGroupGloo(store, rank, members, limit)
     options = dist.ProcessGroupNCCL.Options()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from rollout.broadcast import Layout, Meeting, TransferFailed, layout_of, receive, send
 from rollout.checksum import checksum
@@ -46,6 +48,30 @@ def test_whoever_receives_holds_what_was_sent_bit_for_bit(receivers: int) -> Non
     everything = {name: tensor for bucket in BUCKETS for name, tensor in bucket.items()}
     assert len(found) == receivers
     assert all(checksum(tensors) == checksum(everything) for tensors in found)
+
+
+def test_a_receiver_that_meets_the_others_late_finds_the_one_whose_store_they_meet_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where, buckets = meeting(3), BUCKETS[:1]  # of two, the second one waits until all have had the first
+    left, gloo = threading.Event(), dist.ProcessGroupGloo
+
+    def slow(store: Any, rank: int, *rest: Any) -> Any:
+        group = gloo(store, rank, *rest)
+        if rank == 1:
+            left.wait(0.5)  # the others are done
+            store.num_keys()  # stands for the last that it reads there
+        return group
+
+    def first() -> None:
+        received(where, 0, layout_of(buckets))
+        left.set()
+
+    monkeypatch.setattr(dist, "ProcessGroupGloo", slow)
+
+    _, _, found = at_once(lambda: send(where, buckets, CPU), first, lambda: received(where, 1, layout_of(buckets)))
+
+    assert checksum(found) == checksum(buckets[0])
 
 
 def test_a_sender_that_does_not_come_is_waited_for_no_longer_than_was_said() -> None:
