@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,17 +40,17 @@ def test_a_folder_is_one_jobs_alone_while_it_works_there(tmp_path: Path) -> None
         pass
 
 
-def test_a_job_that_begins_as_its_folder_is_looked_at_has_it(tmp_path: Path) -> None:
+def test_a_job_that_begins_as_its_folder_is_looked_at_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with working_in(tmp_path):
         pass
 
     with (tmp_path / "jobs.jsonl").open(encoding="utf-8") as looked_at:
         fcntl.flock(looked_at, fcntl.LOCK_SH)  # as `in_use` does
-        end = threading.Timer(0.3, fcntl.flock, (looked_at, fcntl.LOCK_UN))
-        end.start()
+        # The look ends while the job waits for that.
+        clock = {"monotonic": lambda: 0.0, "sleep": lambda _: fcntl.flock(looked_at, fcntl.LOCK_UN)}
+        monkeypatch.setattr("cluster.job_book.time", SimpleNamespace(**vars(time) | clock))
         with working_in(tmp_path):
             assert in_use(tmp_path)
-        end.join()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import shutil
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import fsspec
@@ -69,6 +70,14 @@ def run(tmp_path: Path) -> Path:
     for name, text in RUN.items():
         write(folder / name, text)
     return folder
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the mirror's clock says."""
+    said = [0.0]
+    monkeypatch.setattr("cluster.mirror.time", SimpleNamespace(monotonic=lambda: said[0]))
+    return said
 
 
 def write(file: Path, text: str) -> None:
@@ -350,12 +359,12 @@ def test_a_last_copy_that_fails_is_the_jobs_failure_unless_it_has_one(
 
 
 def test_a_last_copy_that_takes_too_long_is_given_up_and_the_next_goes_on_from_it(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: list[float]
 ) -> None:
     address, put_file = f"file://{tmp_path}/away", LocalFileSystem.put_file
 
     def slow(self: object, *given: object, **more: object) -> None:
-        time.sleep(0.1)
+        now[0] += 0.1
         put_file(self, *given, **more)  # type: ignore[arg-type]
 
     async def job(seconds: float) -> None:
@@ -373,9 +382,10 @@ def test_a_last_copy_that_takes_too_long_is_given_up_and_the_next_goes_on_from_i
 
 
 def test_a_copy_that_is_under_way_as_the_job_ends_leaves_the_rest_to_the_last_one(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: list[float]
 ) -> None:
     address, put_file, copied = f"file://{tmp_path}/away", LocalFileSystem.put_file, []
+    over = threading.Event()
 
     async def job() -> None:
         ends = asyncio.Event()
@@ -384,12 +394,14 @@ def test_a_copy_that_is_under_way_as_the_job_ends_leaves_the_rest_to_the_last_on
         def slow(self: object, source: str, *given: object, **more: object) -> None:
             copied.append(source)
             loop.call_soon_threadsafe(ends.set)
-            time.sleep(1.0)  # the job's end comes while the first file is copied
+            assert over.wait(60)  # the job's end comes while the first file is copied
+            now[0] += 1.0
             put_file(self, source, *given, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(LocalFileSystem, "put_file", slow)
         async with mirrored(run, Settings(address=address, seconds_between_copies=0.01, seconds_for_last_copy=0.5)):
             await ends.wait()
+            loop.call_soon(over.set)  # once the block, which has nothing left to wait for, has ended
 
     with pytest.raises(MirrorError, match=r"1 of \d+ files are copied after 0 s"):
         asyncio.run(job())
