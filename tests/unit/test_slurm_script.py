@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from ray.dashboard.modules.job.cli import stop, submit
 from ray.scripts.scripts import start
@@ -71,10 +72,16 @@ def calls(folder: Path, *words: str) -> list[list[str]]:
     return [line[len(words) :] for line in lines if line[: len(words)] == list(words)]
 
 
-def finish(process: subprocess.Popen[bytes], folder: Path) -> int:
-    """Tell the script to stop once its job runs; its exit code."""
+def finish(process: subprocess.Popen[bytes], folder: Path, starts: int = 2) -> int:
+    """Tell the script to stop once Ray was started as often as it is to be, and its job runs; its exit code."""
+
+    def waits() -> bool:
+        """For its job: before that it has no handler for the signal, and does not sleep."""
+        submitted = (folder / "submitted").exists() and len(calls(folder, "ray", "start")) == starts
+        return submitted and psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING
+
     give_up = time.monotonic() + 60
-    while not (folder / "submitted").exists():
+    while not waits():
         assert time.monotonic() < give_up
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -110,7 +117,7 @@ def test_what_ray_is_called_with_are_options_of_it(run: Run, tmp_path: Path) -> 
 
 
 def test_one_node_has_no_workers_to_start(run: Run, tmp_path: Path) -> None:
-    assert finish(run("recipe.yaml", nodes=["n1"]), tmp_path) == 0
+    assert finish(run("recipe.yaml", nodes=["n1"]), tmp_path, starts=1) == 0
 
     assert len(calls(tmp_path, "srun")) == 1
 

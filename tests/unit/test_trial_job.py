@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -42,24 +44,32 @@ def trial(tmp_path: Path) -> Trial:
     return found
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+@dataclass
+class Started:
     """The jobs that were started. Each logs what is not there yet, a line at a time, until it is told to stop."""
-    names: list[str] = []
+
+    names: list[str] = field(default_factory=list)
+    held_at: int | None = None  # a step that lasts until the job is told to stop, for a minute at most
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    jobs = Started()
 
     async def job(recipe: Recipe) -> None:
-        names.append(recipe.name)
+        jobs.names.append(recipe.name)
         stop, run = asyncio.Event(), RunFolder.of(recipe)
         async with until_told_to_stop(stop.set, 60):
             for step in range(logged(run) + 1, STEPS + 1):
+                log(run, step)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 60.0 if step == jobs.held_at else 0.05)
                 if stop.is_set():
                     raise Stopped("stopped")
-                log(run, step)
-                await asyncio.sleep(0.05)
         finish(recipe)
 
     monkeypatch.setattr(trial_job, "reinforce_and_evaluate", job)
-    return names
+    return jobs
 
 
 def log(run: RunFolder, step: int) -> None:
@@ -92,10 +102,10 @@ def calls(job: TrialJob, until: Callable[[int], None] | None = None) -> list[dic
     return found
 
 
-def test_each_call_tells_one_step_and_the_last_comes_when_all_is_done(trial: Trial, started: list[str]) -> None:
+def test_each_call_tells_one_step_and_the_last_comes_when_all_is_done(trial: Trial, started: Started) -> None:
     found = calls(TrialJob(trial.recipe))
 
-    assert started == [trial.recipe.name]
+    assert started.names == [trial.recipe.name]
     assert [one["done"] for one in found] == [False, False, False, True]
     assert [one["accuracy"] for one in found] == pytest.approx([0.1, 0.15, 0.2, 0.25])
     assert found[0]["score"] == pytest.approx(0.1)
@@ -104,7 +114,7 @@ def test_each_call_tells_one_step_and_the_last_comes_when_all_is_done(trial: Tri
 
 @pytest.mark.parametrize("end", [finish, give_up])
 def test_a_trial_that_has_ended_tells_its_steps_and_starts_nothing(
-    trial: Trial, started: list[str], end: Callable[[Recipe], None]
+    trial: Trial, started: Started, end: Callable[[Recipe], None]
 ) -> None:
     for step in (1, 2, 3):
         log(trial.run, step)
@@ -112,25 +122,27 @@ def test_a_trial_that_has_ended_tells_its_steps_and_starts_nothing(
 
     found = calls(TrialJob(trial.recipe))
 
-    assert started == []
+    assert started.names == []
     assert [one["accuracy"] for one in found] == pytest.approx([0.1, 0.15, 0.2, 0.2])
 
 
-def test_an_interrupted_trial_tells_its_steps_before_it_goes_on(trial: Trial, started: list[str]) -> None:
+def test_an_interrupted_trial_tells_its_steps_before_it_goes_on(trial: Trial, started: Started) -> None:
     log(trial.run, 1)
     log(trial.run, 2)
     interrupted = TrialJob(trial.recipe)
 
     told = [interrupted.next(), interrupted.next()]
 
-    assert started == []
+    assert started.names == []
     assert [one["accuracy"] for one in told] == pytest.approx([0.1, 0.15])
     assert [one["done"] for one in calls(interrupted)] == [False, True]
-    assert started == [trial.recipe.name]
+    assert started.names == [trial.recipe.name]
 
 
 @pytest.mark.parametrize("asked", ["the trial", "the whole tuning"])
-def test_a_trial_that_is_to_stop_tells_its_job_and_ends(trial: Trial, started: list[str], asked: str) -> None:
+def test_a_trial_that_is_to_stop_tells_its_job_and_ends(trial: Trial, started: Started, asked: str) -> None:
+    started.held_at = 2
+
     def ask(call: int) -> None:
         if call == 2 and asked == "the trial":
             give_up(trial.recipe)
@@ -144,11 +156,11 @@ def test_a_trial_that_is_to_stop_tells_its_job_and_ends(trial: Trial, started: l
     assert logged(trial.run) < STEPS
 
 
-def test_where_all_are_to_stop_none_begins(trial: Trial, started: list[str]) -> None:
+def test_where_all_are_to_stop_none_begins(trial: Trial, started: Started) -> None:
     stop_request(trial.run.path.parent).touch()
 
     assert calls(TrialJob(trial.recipe)) == [{"done": True}]
-    assert started == []
+    assert started.names == []
 
 
 def test_a_job_that_fails_fails_its_trial(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ ANSWERS = {
 }
 KILLED = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 import psutil
 from tests.unit.test_wandb_gone import COLUMNS, recipe
@@ -45,7 +46,8 @@ from cluster.run_log import RunLog
 with RunLog(Path(sys.argv[1]), "stage3", COLUMNS, recipe("offline")) as run:
     run.log({"reward": 0.25}, 1)
     for process in psutil.Process().children(recursive=True):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(psutil.Process().children(recursive=True))
     run.log({"reward": 0.5}, 2)
     run.log({"reward": 0.75}, 3)

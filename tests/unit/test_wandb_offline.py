@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,11 @@ def test_an_online_run_without_a_key_is_an_offline_one_that_says_so(
     assert exit_codes(wandb_records(tmp_path / "run")) == [0]
 
 
+def is_of(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process, of those listed with their environment, was started by a test that has this folder."""
+    return (process.info["environ"] or {}).get("WANDB_DATA_DIR") == str(folder / "elsewhere")
+
+
 def test_in_a_ray_job_a_run_does_not_count_on_the_service_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,13 +287,14 @@ def test_in_a_ray_job_a_run_does_not_count_on_the_service_of_the_one_before(
     monkeypatch.setenv("WANDB_SERVICE", "")  # so that what the run sets does not stay
     monkeypatch.delenv("WANDB_SERVICE")
     wandb.teardown()
-    before = set(psutil.pids())
 
     logged(tmp_path / "first")
-    for process in psutil.process_iter():  # those that are idle end by themselves after a minute
-        if process.pid not in before and any("wandb-core" in word for word in process.cmdline()):
+    services = [process for process in psutil.process_iter(["environ"]) if is_of(process, tmp_path)]
+    for process in services:  # those that are idle end by themselves after a minute
+        with suppress(psutil.NoSuchProcess):
             process.kill()
             process.wait()
     records = logged(tmp_path / "second")
 
+    assert services
     assert exit_codes(records) == [0]
