@@ -38,12 +38,14 @@ def test_a_word_opens_the_matcher_it_names(correctness: str, answer: str, refere
 
 
 def test_a_class_is_asked_within_the_services_limits() -> None:
-    service = RewardService(seconds_per_response=2.0, memory_gib_per_scorer=8.0)  # its default is less than 4 GiB take
+    rewards = Rewards(correctness="tests.unit.user_scorers:Moody")
+    roomy = RewardService(seconds_per_response=60.0, memory_gib_per_scorer=8.0)  # its default is less than 4 GiB take
+    brief = RewardService(seconds_per_response=2.0)
 
-    with opened(Rewards(correctness="tests.unit.user_scorers:Moody"), service) as moody:
+    with opened(rewards, roomy) as moody:
         assert moody("take 4 GiB", "") == 1.0
-        with pytest.raises(ScorerError, match="gave no answer in 2 s"):
-            moody("hang", "")
+    with opened(rewards, brief) as moody, pytest.raises(ScorerError, match="gave no answer in 2 s"):
+        moody("hang", "")
 
 
 def test_a_section_opens_the_judge() -> None:

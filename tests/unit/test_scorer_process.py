@@ -123,12 +123,13 @@ def test_what_a_scorer_prints_is_not_among_what_the_command_prints(capfd: pytest
 
 
 @pytest.mark.parametrize("answer", ["hang", "hang in the interpreter"])
-def test_a_scorer_that_hangs_is_killed_and_costs_one_call(answer: str) -> None:
+def test_a_scorer_that_hangs_is_killed_and_costs_one_call(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = children()
-    with scorer_of("Moody", seconds=2.0) as moody:
+    with scorer_of("Moody") as moody:
         (hung,) = children() - before
 
-        with pytest.raises(ScorerError, match="gave no answer in 2 s"):
+        with monkeypatch.context() as brief, pytest.raises(ScorerError, match="gave no answer in 2 s"):
+            brief.setattr(moody, "_seconds", 2.0)
             moody(answer, "")
 
         assert hung not in children()

@@ -76,7 +76,7 @@ def test_stages_are_finished_stopped_or_not_begun(recipe: Recipe) -> None:
 
     assert about(run, "stage 1").startswith("stage 1: finished, 60 steps\n")
     assert re.fullmatch(
-        r"stage 2: stopped at step 20 of 50; checkpoints at 10, 20\n  last line \d s ago: loss 0.4000",
+        r"stage 2: stopped at step 20 of 50; checkpoints at 10, 20\n  last line \d+ s ago: loss 0.4000",
         about(run, "stage 2"),
     )
     assert about(run, "stage 3").startswith("stage 3: not begun\n")
