@@ -88,7 +88,7 @@ def test_the_supervised_stages_learn_their_rows(finished: tuple[Recipe, str]) ->
 def test_the_dashboard_shows_a_run(
     finished: tuple[Recipe, str], prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    _reinforced(finished, tmp_path_factory, "rl.steps=150")  # a minute: numbers take some seconds to Prometheus
+    _reinforced(finished, tmp_path_factory, "rl.steps=90")  # a minute: numbers take some seconds to Prometheus
 
     over_the_run = {query: prometheus.values(f"max_over_time(({query})[30m:1s])") for query in dashboard()}
 
