@@ -30,7 +30,9 @@ VERSION = 3
 WEIGHTS = RewardWeights()
 PROMPTS = {f"p{n}": Prompt(f"p{n}", "t", (Message("user", f"What is {n}?"),)) for n in range(4)}
 RATIOS: dict[str, object] = {"ratio_low": 0.8, "ratio_high": 1.3}
-EXACT: dict[str, object] = {"confidence_gradient": "exact"}
+# A token each: the model, hardly trained, gives longer ones no probability. Their weight makes up for what these have.
+GRID = {"0": 0.0, "1": 1.0}
+EXACT: dict[str, object] = {"confidence_gradient": "exact", "confidence_token_weight": 300}
 STEPS: dict[str, dict[str, object]] = {
     "recomputed": {
         "correction": "decoupled_ppo",
@@ -104,7 +106,7 @@ def alone_in_a_row(model: ResponseLogprobs, sequence: TrainingSequence) -> torch
 def tree_of(folder: Path, settings: Recipe) -> ConfidenceTree | None:
     if settings.rewards.confidence_gradient is ConfidenceGradient.SAMPLED:
         return None
-    return confidence_tree(ChatFormat(str(folder), ImageLimits()).tokenizer, settings.response.confidences)
+    return confidence_tree(ChatFormat(str(folder), ImageLimits()).tokenizer, GRID)
 
 
 def path_of(tree: ConfidenceTree, number: int) -> list[int]:
@@ -125,7 +127,7 @@ def drawn_groups(folder: Path, tree: ConfidenceTree | None = None) -> list[Group
             tokens = rng.integers(70, 200, size=length).astype(np.int32)
             if tree is not None and member < 2:
                 path = path_of(tree, int(rng.integers(len(tree.paths))))
-                tokens = np.array([tree.before, *(path, path[:2])[member], *tokens], np.int32)
+                tokens = np.array([tree.before, *(path if member == 0 else path[:-1]), *tokens], np.int32)
                 length = len(tokens)
             with torch.no_grad():
                 own = alone_in_a_row(model, TrainingSequence(expanded, tokens, np.ones(length, np.float32))).numpy()
@@ -223,6 +225,7 @@ def step(
 
     monkeypatch.setattr("learner.rank.join", lambda rank: None)
     monkeypatch.setattr("learner.rl.Policy", plain)
+    monkeypatch.setattr("learner.rl.confidence_tree", lambda tokenizer, _: confidence_tree(tokenizer, GRID))
     rank = RlRank(Rank(0, 1, "", 1.0), str(folder), settings, PROMPTS, ImageLimits())
     assert scheduled == [settings.rl.steps * len(minibatches)]
     return model, rank.step([[encode_group(g) for g in groups] for groups in minibatches], WEIGHTS, VERSION, probe)
